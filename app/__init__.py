@@ -1,0 +1,1 @@
+"""The desktop shell: window, tray, commands. It knows the router only through ``service``."""

@@ -1,0 +1,1 @@
+"""What runs inference: the built-in llama.cpp, Ollama, and anything OpenAI-compatible."""

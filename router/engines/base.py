@@ -1,0 +1,107 @@
+"""The Engine protocol: what every adapter offers, in the canonical (OpenAI) form of requests and answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Kind(StrEnum):
+    """What a request asks for; the value is its path below an OpenAI base address."""
+
+    CHAT = "chat/completions"
+    COMPLETION = "completions"
+    EMBEDDING = "embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineModel:
+    """One model an engine can run. ``name`` is the engine's own; ``digest`` is None where the engine tells none."""
+
+    name: str
+    digest: str | None = None
+    size_bytes: int | None = None
+    family: str = ""
+    parameters: str = ""
+    quantisation: str = ""
+    context: int | None = None
+    capabilities: frozenset[str] = frozenset()  # of: chat, embedding, vision, tools, thinking
+    resident: bool = False
+    loading_pct: int | None = None
+    memory_bytes: int | None = None
+    expires_at: float | None = None
+    modified_at: float | None = None
+    source: str = ""  # where its file lies, or the engine's label
+    problem: str = ""  # why it can't run now, e.g. quarantined; empty when it can
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSnapshot:
+    """One look at an engine. ``ready`` False means that it can't be used now, ``detail`` says why."""
+
+    ready: bool
+    models: tuple[EngineModel, ...] = ()
+    detail: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One canonical request to an engine. ``body`` is JSON whose ``model`` is already the engine's own name."""
+
+    kind: Kind
+    model: str
+    body: bytes
+    stream: bool
+    keep_alive_s: float | None = None
+    request_id: str = ""
+
+
+@dataclass(slots=True)
+class Reply:
+    """An engine's answer: status and type at once, then bytes as they come.
+
+    Streams are Server-Sent Events in OpenAI's form with ``data: [DONE]`` at the end; ``chunks`` may cut anywhere.
+    ``chunks`` raises ``EngineFault`` when the connection breaks before its regular end.
+    """
+
+    status: int
+    content_type: str
+    chunks: AsyncIterator[bytes]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """One engine. All methods run on the node's loop; none blocks it. Failures are ``errors.EngineFault``."""
+
+    id: str
+    kind: str  # builtin, ollama, openai
+    label: str
+    url: str
+    width: int  # jobs at once on its lane
+
+    async def start(self) -> None:
+        """Make ready for ``poll``; does not load a model."""
+
+    async def stop(self) -> None:
+        """End everything this adapter started, at most 10 s."""
+
+    async def poll(self) -> EngineSnapshot:
+        """Look now (at most 5 s); never raises: a failure is a snapshot that isn't ready."""
+
+    async def load(
+        self, model: str, *, keep_alive_s: float | None = None, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Make ``model`` resident; returns at once when it is. ``progress`` gets percents. Raises EngineFault."""
+
+    async def unload(self, model: str) -> None:
+        """Free its memory; running requests of it end with EngineFault. Unknown or cold: nothing happens."""
+
+    def needs_load(self, model: str) -> bool:
+        """Whether a request should wait for ``load`` first (False where the engine loads by itself)."""
+
+    def call(self, call: Call) -> AbstractAsyncContextManager[Reply]:
+        """Send one request; leaving the block before the end stops the generation. Raises EngineFault on entry."""

@@ -1,0 +1,114 @@
+"""Errors that somebody catches, each with a stable code, an HTTP status, a sentence and a hint.
+
+    QuorumError
+    +-- BadRequestError            bad_request 400 (413, 415 by code)
+    +-- ModelNotFoundError         model_not_found 404
+    +-- QueueFullError             queue_full 429
+    +-- EngineFault                what an engine did wrong; becomes an Outcome, never a client's exception
+    +-- StartError                 the node can't start: port, data folder, database
+
+Any other failure of a request is an ``ErrorInfo`` value made by ``failure(code, ...)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from router.wire import ErrorInfo
+
+# code: (HTTP status, hint shown when nothing better is known)
+CODES: Final[dict[str, tuple[int, str]]] = {
+    "bad_request": (400, "Compare the request with the API's reference."),
+    "unauthorized": (401, "Send a valid key as 'Authorization: Bearer <key>'."),
+    "forbidden": (403, "Call the address exactly as Quorum shows it; web pages of other origins are refused."),
+    "not_found": (404, "See GET /v1/models, or the README for the routes."),
+    "model_not_found": (404, "Run 'quorum models' to see the names, or add the model on the Models page."),
+    "method_not_allowed": (405, "See the README for the routes and their methods."),
+    "conflict": (409, "Use another Idempotency-Key for another request."),
+    "payload_too_large": (413, "Send less in one request; images count."),
+    "unsupported_media_type": (415, "Send JSON with 'Content-Type: application/json' and no Content-Encoding."),
+    "queue_full": (429, "Wait as long as Retry-After says, then try again."),
+    "engine_failed": (502, "See the log in Settings; loading another model often helps."),
+    "peer_failed": (502, "See the Peers page: it says what is wrong with that computer."),
+    "model_loading": (503, "Wait as long as Retry-After says, then try again, or ask with stream: true."),
+    "models_busy": (503, "Every model in memory is in use; try again when one has finished."),
+    "no_holder_available": (503, "The computers that hold this model can't be reached now; try again."),
+    "paused": (503, "Resume Quorum in the tray, or run 'quorum resume'."),
+    "deadline_exceeded": (504, "Give the request more time, or choose a smaller model."),
+    "interrupted": (502, "The part above is all there is; ask again for a whole answer."),
+    "poison": (500, "This request stopped the engine three times; change it or use another model."),
+    "cancelled": (499, "It was cancelled; send it again when you need it."),
+    "store_failed": (503, "Check that the disk of the data folder has space and can be written."),
+    "internal": (500, "This is a fault in Quorum; please report it with the log."),
+}
+
+
+class QuorumError(Exception):
+    """A request can't be served; carries what the client is told."""
+
+    def __init__(
+        self, code: str, message: str, hint: str = "", *, status: int = 0, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        default_status, default_hint = CODES[code]
+        self.code = code
+        self.message = message
+        self.hint = hint or default_hint
+        self.status = status or default_status
+        self.retry_after_s = retry_after_s
+
+    def info(self) -> ErrorInfo:
+        """The same as a value that crosses a process border."""
+        return ErrorInfo(
+            code=self.code,
+            message=self.message,
+            hint=self.hint,
+            status=self.status,
+            retry_after_s=self.retry_after_s,
+        )
+
+
+class BadRequestError(QuorumError):
+    """The request itself is wrong; ``field`` names the part at fault, where one can be named."""
+
+    def __init__(self, message: str, hint: str = "", *, code: str = "bad_request", field: str | None = None) -> None:
+        super().__init__(code, message, hint)
+        self.field = field
+
+
+class ModelNotFoundError(QuorumError):
+    """Nobody holds the model; ``near`` are names that look alike."""
+
+    def __init__(self, name: str, near: Sequence[str] = ()) -> None:
+        hint = f"Did you mean {', '.join(near)}?" if near else ""
+        super().__init__("model_not_found", f"No computer holds the model '{name}'.", hint)
+        self.near = tuple(near)
+
+
+class QueueFullError(QuorumError):
+    """The bound of accepted work is reached; nothing accepted is dropped instead."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("queue_full", "The queue is full.", retry_after_s=retry_after_s)
+
+
+class EngineFault(QuorumError):  # noqa: N818 - a fault of another program, not of ours
+    """An engine refused, crashed or hung. ``retryable`` says whether another holder may be asked."""
+
+    def __init__(self, message: str, hint: str = "", *, code: str = "engine_failed", retryable: bool = True) -> None:
+        super().__init__(code, message, hint)
+        self.retryable = retryable
+
+
+class StartError(QuorumError):
+    """The node can't start here; the message says why and the hint what to do. Exit code 1."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__("internal", message, hint)
+
+
+def failure(code: str, message: str, hint: str = "", *, retry_after_s: float | None = None) -> ErrorInfo:
+    """An ``ErrorInfo`` with the status and the usual hint of ``code``; KeyError on a code not in ``CODES``."""
+    status, default_hint = CODES[code]
+    return ErrorInfo(code=code, message=message, hint=hint or default_hint, status=status, retry_after_s=retry_after_s)

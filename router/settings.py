@@ -1,0 +1,215 @@
+"""Every setting once: name, type, default, sentence. Saved atomically; ``QUORUM_<NAME>`` in the environment wins.
+
+The Settings page, the README's table and the command line are generated from ``SETTINGS``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from router.errors import BadRequestError, StartError
+from router.wire import SettingInfo
+
+Value: TypeAlias = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. ``restart`` means that a change counts from the next start."""
+
+    name: str
+    title: str
+    sentence: str
+    group: str
+    default: Value
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    restart: bool = False
+
+    @property
+    def environment(self) -> str:
+        return f"QUORUM_{self.name.upper()}"
+
+    @property
+    def type(self) -> str:
+        return {bool: "switch", int: "integer", float: "number", str: "text"}[type(self.default)]
+
+    def parse(self, raw: object) -> Value:
+        """``raw`` (JSON value or text of the environment) as this setting's type. Raises BadRequestError."""
+        value = self._typed(raw)
+        if isinstance(value, str):
+            if self.choices and value not in self.choices:
+                raise self._wrong(f"must be one of {', '.join(self.choices)}")
+            if len(value) > 1024 or any(ord(letter) < 32 for letter in value):
+                raise self._wrong("must be one line of at most 1,024 characters")
+        elif not isinstance(value, bool) and not self.low <= value <= self.high:
+            raise self._wrong(f"must lie between {self.low:g} and {self.high:g}")
+        return value
+
+    def _typed(self, raw: object) -> Value:
+        kind = type(self.default)
+        if kind is bool:
+            if isinstance(raw, bool):
+                return raw
+            words = {
+                "1": True,
+                "true": True,
+                "yes": True,
+                "on": True,
+                "0": False,
+                "false": False,
+                "no": False,
+                "off": False,
+            }
+            if (found := words.get(str(raw).strip().lower())) is None:
+                raise self._wrong("must be on or off (1 or 0)")
+            return found
+        if kind is str:
+            if not isinstance(raw, str):
+                raise self._wrong("must be text")
+            return raw.strip()
+        if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+            raise self._wrong("must be a number")
+        try:
+            number = float(raw)
+        except ValueError:
+            raise self._wrong("must be a number") from None
+        if not math.isfinite(number) or (kind is int and number != int(number)):
+            raise self._wrong("must be a whole number" if kind is int else "must be a finite number")
+        return int(number) if kind is int else number
+
+    def _wrong(self, what: str) -> BadRequestError:
+        return BadRequestError(f"The setting '{self.name}' {what}.", field=self.name)
+
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting("name", "Name of this computer", "How other people's Quorum shows this computer; empty takes the system's name.", "This computer", ""),
+    Setting("start_at_login", "Start at login", "Start Quorum hidden in the tray when you log in.", "This computer", False),
+    Setting("theme", "Appearance", "Colours of the window.", "This computer", "system", choices=("system", "light", "dark")),
+    Setting("share", "Share this computer's models", "Let paired computers use this computer's models; while it is off nothing is announced.", "Sharing", False),
+    Setting("builtin_engine", "Built-in engine", "Run models inside Quorum with llama.cpp.", "Engines", True, restart=True),
+    Setting("engines", "Other engines", "Comma-separated base addresses of OpenAI-compatible or Ollama engines, optionally as key@address; when set, the usual local ports are not probed.", "Engines", ""),
+    Setting("models_dir", "Folder of models", "Where your own .gguf files lie; empty is the folder 'models' beside the data.", "Engines", ""),
+    Setting("find_models", "Find models of other programs", "Use the files of LM Studio and Ollama where they lie, without copying them.", "Engines", True),
+    Setting("context", "Context size", "Tokens of conversation a built-in model keeps in mind; 0 takes the model's own, up to 8,192.", "Engines", 0, unit="tokens", low=0, high=1_048_576),
+    Setting("threads", "Threads", "Processor threads of the built-in engine; 0 takes the number of cores.", "Engines", 0, low=0, high=512),
+    Setting("gpu_layers", "GPU layers", "Layers of a model put on the GPU; -1 puts as many as fit.", "Engines", -1, low=-1, high=1000),
+    Setting("max_loaded", "Models in memory", "How many models the built-in engine keeps loaded at once; the one used longest ago leaves first.", "Engines", 2, low=1, high=32),
+    Setting("keep_alive", "Keep models loaded for", "Seconds an idle model stays in memory; -1 keeps it until it must leave.", "Engines", 300.0, unit="s", low=-1, high=604_800),
+    Setting("concurrency", "Jobs at once per engine", "0 takes the usual width: built-in and Ollama 1, other engines 8.", "Queue", 0, low=0, high=4096),
+    Setting("max_attempts", "Attempts", "How often a job is tried before it fails.", "Queue", 3, low=1, high=100),
+    Setting("job_ttl", "Keep ended jobs for", "Seconds an ended job stays in the list and can be fetched.", "Queue", 86_400.0, unit="s", low=0, high=31_536_000),
+    Setting("forget_bodies", "Forget at once", "Blank prompts and answers of every job as soon as it has ended.", "Queue", False),
+    Setting("bodies_mib", "Room for prompts and answers", "Most that kept prompts and answers of jobs may take on disk.", "Queue", 2048, unit="MiB", low=1, high=1_048_576),
+    Setting("route", "Route", "Who serves first: other computers, this one, or whoever is done soonest.", "Queue", "peers-first", choices=("peers-first", "local-first", "fastest")),
+    Setting("require_key", "Require a key", "Programs on this computer, too, must send an API key.", "Network", False),
+    Setting("origins", "Allowed web pages", "Comma-separated origins of web pages that may call the API from a browser, e.g. http://localhost:3000.", "Network", ""),
+    Setting("hosts", "Allowed host names", "Comma-separated further names under which this address may be called, e.g. host.docker.internal.", "Network", ""),
+    Setting("also_listen", "Also answer on", "Comma-separated further addresses as host:port, e.g. 127.0.0.1:11434 for Ollama's clients.", "Network", "", restart=True),
+    Setting("port", "Port", "Port of the client and control API on this computer.", "Network", 7411, low=0, high=65_535, restart=True),
+    Setting("peer_port", "Peer port", "Port on which paired computers reach this one.", "Network", 7412, low=0, high=65_535, restart=True),
+)  # fmt: skip
+
+BY_NAME: Final[dict[str, Setting]] = {setting.name: setting for setting in SETTINGS}
+
+
+class Settings:
+    """The values in force: environment over overrides of the command line over the file over the defaults."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        environ: Mapping[str, str] | None = None,
+        overrides: Mapping[str, Value] | None = None,
+    ) -> None:
+        self._path = path
+        self._environ = os.environ if environ is None else environ
+        self._overrides = dict(overrides or {})
+        self._file = self._read()
+        self._fixed = self._from_environment()
+        self._listeners: list[Callable[[frozenset[str]], None]] = []
+
+    def _read(self) -> dict[str, Any]:
+        if self._path is None or not self._path.exists():
+            return {}
+        try:
+            raw = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Any])
+            return {name: BY_NAME[name].parse(value) for name, value in raw.items() if name in BY_NAME}
+        except (msgspec.DecodeError, OSError, BadRequestError) as error:
+            raise StartError(
+                f"The settings file {self._path} can't be used: {error}", "Correct it, or move it away to start afresh."
+            ) from error
+
+    def _from_environment(self) -> dict[str, Value]:
+        try:
+            fixed = {s.name: s.parse(self._environ[s.environment]) for s in SETTINGS if s.environment in self._environ}
+        except BadRequestError as error:
+            raise StartError(str(error), "Correct the environment variable.") from error
+        return {**fixed, **self._overrides}
+
+    def __getitem__(self, name: str) -> Any:
+        setting = BY_NAME[name]
+        return self._fixed.get(name, self._file.get(name, setting.default))
+
+    def listen(self, listener: Callable[[frozenset[str]], None]) -> None:
+        """Call ``listener`` with the names that changed after each ``update``."""
+        self._listeners.append(listener)
+
+    def update(self, changes: Mapping[str, object]) -> None:
+        """Check all ``changes``, save them, tell the listeners. Raises BadRequestError and then changes nothing."""
+        parsed: dict[str, Value] = {}
+        for name, raw in changes.items():
+            if name not in BY_NAME:
+                raise BadRequestError(f"There is no setting '{name[:64]}'.", field=name[:64])
+            if name in self._fixed:
+                raise BadRequestError(
+                    f"The setting '{name}' is fixed by the environment or the command line.", field=name
+                )
+            parsed[name] = BY_NAME[name].parse(raw)
+        changed = frozenset(name for name, value in parsed.items() if self[name] != value)
+        self._file |= parsed
+        self._save()
+        if changed:
+            for listener in self._listeners:
+                listener(changed)
+
+    def _save(self) -> None:
+        if self._path is None:
+            return
+        text = msgspec.json.format(msgspec.json.encode(self._file))
+        handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".settings-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(self._path)
+
+    def infos(self) -> list[SettingInfo]:
+        """All settings with their values, as the page shows them."""
+        return [
+            SettingInfo(
+                name=s.name,
+                title=s.title,
+                sentence=s.sentence,
+                group=s.group,
+                type="choice" if s.choices else s.type,
+                default=s.default,
+                value=self[s.name],
+                choices=list(s.choices),
+                unit=s.unit,
+                source="environment" if s.name in self._fixed else "file" if s.name in self._file else "default",
+                environment=s.environment,
+                restart=s.restart,
+            )
+            for s in SETTINGS
+        ]

@@ -1,0 +1,1 @@
+"""The HTTP surfaces: client API, control API, the page."""

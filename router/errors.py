@@ -93,7 +93,7 @@ class QueueFullError(QuorumError):
         super().__init__("queue_full", "The queue is full.", retry_after_s=retry_after_s)
 
 
-class EngineFault(QuorumError):  # noqa: N818 - a fault of another program, not of ours
+class EngineFault(QuorumError):
     """An engine refused, crashed or hung. ``retryable`` says whether another holder may be asked."""
 
     def __init__(self, message: str, hint: str = "", *, code: str = "engine_failed", retryable: bool = True) -> None:

@@ -16,7 +16,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Base of all structs here."""
 
 
-class ErrorInfo(Wire):
+class ErrorInfo(Wire, frozen=True, kw_only=True):
     """What went wrong: stable code, one sentence, a hint what to do, the HTTP status it has."""
 
     code: str
@@ -26,7 +26,7 @@ class ErrorInfo(Wire):
     retry_after_s: float | None = None
 
 
-class Verdict(Wire):
+class Verdict(Wire, frozen=True, kw_only=True):
     """Why one candidate was or was not chosen. ``verdict`` is a word of the design: warm, cold, busy, ..."""
 
     node: str
@@ -35,7 +35,7 @@ class Verdict(Wire):
     detail: str = ""
 
 
-class Try(Wire):
+class Try(Wire, frozen=True, kw_only=True):
     """One attempt at one holder and how it ended (``ok`` or an error code)."""
 
     number: int
@@ -46,7 +46,7 @@ class Try(Wire):
     duration_s: float = 0.0
 
 
-class Receipt(Wire):
+class Receipt(Wire, frozen=True, kw_only=True):
     """What the user is told afterwards about one job; it names the holder that really served."""
 
     node: str
@@ -67,7 +67,7 @@ class Receipt(Wire):
     tokens_per_s: float | None = None
 
 
-class JobInfo(Wire):
+class JobInfo(Wire, frozen=True, kw_only=True):
     """One job as lists show it. ``place`` is 1 for the next to run; ``why`` says what it waits for."""
 
     id: str
@@ -92,7 +92,7 @@ class JobInfo(Wire):
     receipt: Receipt | None = None
 
 
-class EngineInfo(Wire):
+class EngineInfo(Wire, frozen=True, kw_only=True):
     """One engine on this computer. ``state`` is starting, ready or failed; ``detail`` says why it failed."""
 
     id: str
@@ -106,7 +106,7 @@ class EngineInfo(Wire):
     in_flight: int = 0
 
 
-class ModelInfo(Wire):
+class ModelInfo(Wire, frozen=True, kw_only=True):
     """One model at one engine. ``name`` is what clients ask for. ``residency`` is cold, loading or warm."""
 
     name: str
@@ -132,7 +132,7 @@ class ModelInfo(Wire):
     modified_at: float | None = None
 
 
-class NodeInfo(Wire):
+class NodeInfo(Wire, frozen=True, kw_only=True):
     """This computer's node."""
 
     id: str
@@ -155,7 +155,7 @@ class NodeInfo(Wire):
     notice: str = ""
 
 
-class SettingInfo(Wire):
+class SettingInfo(Wire, frozen=True, kw_only=True):
     """One setting as the Settings page and the README show it. ``source`` is default, file or environment."""
 
     name: str
@@ -172,7 +172,7 @@ class SettingInfo(Wire):
     restart: bool = False
 
 
-class ChatInfo(Wire):
+class ChatInfo(Wire, frozen=True, kw_only=True):
     """One conversation in the list."""
 
     id: str
@@ -183,7 +183,7 @@ class ChatInfo(Wire):
     running_job: str | None = None
 
 
-class ChatOptions(Wire):
+class ChatOptions(Wire, frozen=True, kw_only=True):
     """What the user set for one conversation; None leaves the engine's default."""
 
     system: str = ""
@@ -191,8 +191,8 @@ class ChatOptions(Wire):
     max_tokens: int | None = None
 
 
-class Message(Wire):
-    """One message. An answer has ``job_id`` and, once ended, ``receipt`` or ``error``. ``state`` is running or ended."""
+class Message(Wire, frozen=True, kw_only=True):
+    """One message; ``state`` is running or ended. An answer has ``job_id`` and, once ended, ``receipt`` or ``error``."""
 
     id: str
     chat_id: str
@@ -210,7 +210,7 @@ class Message(Wire):
     error: ErrorInfo | None = None
 
 
-class Chat(Wire):
+class Chat(Wire, frozen=True, kw_only=True):
     """A conversation with its messages, oldest first. Messages form a tree by ``parent_id``; the newest leaf shows."""
 
     info: ChatInfo
@@ -218,7 +218,7 @@ class Chat(Wire):
     messages: list[Message]
 
 
-class Snapshot(Wire):
+class Snapshot(Wire, frozen=True, kw_only=True):
     """Everything the page shows at its start; ``Change`` events keep it true."""
 
     node: NodeInfo
@@ -229,7 +229,7 @@ class Snapshot(Wire):
     settings: list[SettingInfo]
 
 
-class Change(Wire):
+class Change(Wire, frozen=True, kw_only=True):
     """One pushed change: each field that is present replaces what the page has.
 
     ``jobs`` and ``chats`` are merged by id (``gone`` lists ids to remove); ``engines``, ``models`` and ``settings``
@@ -250,14 +250,14 @@ class Change(Wire):
 # Requests of the control surface.
 
 
-class NewChat(Wire):
+class NewChat(Wire, frozen=True, kw_only=True):
     """``POST /local/v1/chats``."""
 
     title: str = ""
     model: str = ""
 
 
-class ChatPatch(Wire):
+class ChatPatch(Wire, frozen=True, kw_only=True):
     """``PATCH /local/v1/chats/{id}``: a field that is absent stays."""
 
     title: str | None = None
@@ -265,7 +265,7 @@ class ChatPatch(Wire):
     options: ChatOptions | None = None
 
 
-class NewMessage(Wire):
+class NewMessage(Wire, frozen=True, kw_only=True):
     """``POST /local/v1/chats/{id}/messages``: what the user wrote; ``images`` are data: addresses."""
 
     content: str
@@ -274,14 +274,14 @@ class NewMessage(Wire):
     images: list[str] = []
 
 
-class Regenerate(Wire):
+class Regenerate(Wire, frozen=True, kw_only=True):
     """``POST /local/v1/chats/{id}/regenerate``: a new answer beside the one named."""
 
     message_id: str
     model: str = ""
 
 
-class Answering(Wire):
+class Answering(Wire, frozen=True, kw_only=True):
     """Answer of the two routes above; follow ``/local/v1/jobs/{job_id}/events``."""
 
     message: Message | None
@@ -289,39 +289,39 @@ class Answering(Wire):
     job_id: str
 
 
-class ModelAction(Wire):
+class ModelAction(Wire, frozen=True, kw_only=True):
     """``POST /local/v1/models/load|unload|remove``: a public model name, optionally at one engine."""
 
     name: str
     engine: str = ""
 
 
-class AddModel(Wire):
+class AddModel(Wire, frozen=True, kw_only=True):
     """``POST /local/v1/models/add``: an absolute path of a .gguf file or of a folder with such files."""
 
     path: str
 
 
-class Added(Wire):
+class Added(Wire, frozen=True, kw_only=True):
     """Answer of ``models/add``: names now offered, and files refused with their reason."""
 
     names: list[str]
     refused: dict[str, str]
 
 
-class PauseRequest(Wire):
+class PauseRequest(Wire, frozen=True, kw_only=True):
     """``POST /local/v1/pause``: without ``for_s`` until resumed."""
 
     for_s: float | None = None
 
 
-class SessionRequest(Wire):
+class SessionRequest(Wire, frozen=True, kw_only=True):
     """``POST /local/v1/session``: the control token of the printed address, traded for a cookie."""
 
     token: str
 
 
-class State(Wire):
+class State(Wire, frozen=True, kw_only=True):
     """``event: state`` of a job's event stream."""
 
     state: JobState
@@ -333,7 +333,7 @@ class State(Wire):
     node: str | None = None
 
 
-class Ended(Wire):
+class Ended(Wire, frozen=True, kw_only=True):
     """``event: ended``, the last of a job's event stream."""
 
     state: JobState

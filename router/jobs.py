@@ -1,0 +1,224 @@
+"""A job as the scheduler holds it in memory, the answer its readers follow, and how an attempt ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from router.engines.base import Kind
+from router.placement import Decision
+from router.states import JobState
+from router.wire import Ended, ErrorInfo, JobInfo, Receipt, State, Try
+
+if TYPE_CHECKING:
+    from router.lanes import Lane
+
+
+class Origin(StrEnum):
+    """Which door a job came through."""
+
+    CHAT = "chat"
+    API = "api"
+    JOBS = "jobs"
+    PEER = "peer"
+
+
+class Result(StrEnum):
+    """How one attempt ended."""
+
+    DONE = "done"
+    REJECTED = "rejected"  # the engine says the request is wrong: final
+    FAILED = "failed"  # nothing was sent to the client: another holder may try
+    INTERRUPTED = "interrupted"  # content was sent: final
+    STOPPED = "stopped"  # this node is stopping: again at the next start, without charge
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one attempt, as a value. Times are seconds since the attempt began."""
+
+    result: Result
+    error: ErrorInfo | None = None
+    ttft_s: float | None = None
+    duration_s: float = 0.0
+    tokens: int = 0
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    prefill_per_s: float | None = None
+    tokens_per_s: float | None = None
+
+
+class Reader(Protocol):
+    """Somebody who follows an answer. Called on the loop, in order; must not block."""
+
+    def content(self, events: bytes, seq: int) -> None:
+        """Whole Server-Sent Events, the first of which has number ``seq`` in this try; or a whole JSON body."""
+
+    def state(self, state: State) -> None:
+        """The job moved, or something about its waiting changed."""
+
+    def reset(self) -> None:
+        """What came before is void: another try's answer follows."""
+
+    def ended(self, ended: Ended) -> None:
+        """The last call."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a job has said in its current try. Chunks are kept only for jobs asked to live on.
+
+    ``content_type`` is the engine's own; a stream's chunks are whole events, anything else is one JSON body.
+    """
+
+    keep: bool = False
+    try_no: int = 0
+    content_type: str = ""
+    events: int = 0
+    chunks: list[tuple[int, bytes]] = field(default_factory=list)
+    readers: list[Reader] = field(default_factory=list)
+    end: Ended | None = None
+
+    def attach(self, reader: Reader, after: tuple[int, int] | None = None) -> None:
+        """Replay what ``reader`` missed since the event ``after`` (try, seq), then let it follow."""
+        if after is not None and after[0] != self.try_no:
+            reader.reset()
+            after = None
+        for seq, data in self.chunks:
+            if after is None or seq > after[1]:
+                reader.content(data, seq)
+            elif seq + data.count(b"\n\n") - 1 > after[1]:
+                skipped = data.split(b"\n\n", after[1] - seq + 1)[-1]
+                reader.content(skipped, after[1] + 1)
+        if self.end is not None:
+            reader.ended(self.end)
+        else:
+            self.readers.append(reader)
+
+    def detach(self, reader: Reader) -> None:
+        """Stop following; a reader that isn't there is left alone."""
+        if reader in self.readers:
+            self.readers.remove(reader)
+
+    def feed(self, data: bytes, events: int) -> None:
+        """New content of the current try: ``events`` whole events, or a body (1)."""
+        seq = self.events
+        self.events += events
+        if self.keep:
+            self.chunks.append((seq, data))
+        for reader in self.readers:
+            reader.content(data, seq)
+
+    def restart(self, try_no: int) -> None:
+        """Another try begins: what an earlier one said is void."""
+        said = self.events > 0
+        self.try_no = try_no
+        self.events = 0
+        self.chunks.clear()
+        if said:
+            for reader in tuple(self.readers):
+                reader.reset()
+
+    def tell(self, state: State) -> None:
+        """Tell the readers of a move or of news about the waiting."""
+        for reader in tuple(self.readers):
+            reader.state(state)
+
+    def finish(self, end: Ended) -> None:
+        """The job has ended; readers are told and let go."""
+        self.end = end
+        readers, self.readers = self.readers, []
+        for reader in readers:
+            reader.ended(end)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One accepted request. Wall times are Unix seconds, ``*_mono`` ones are the monotonic clock's."""
+
+    id: str
+    seq: int
+    kind: Kind
+    origin: Origin
+    model: str
+    body: bytes
+    stream: bool
+    created_at: float
+    created_mono: float
+    person: str = ""
+    key_id: str | None = None
+    chat_id: str | None = None
+    keep: bool = False
+    batch: bool = False
+    max_attempts: int = 3
+    deadline_s: float | None = None
+    keep_alive_s: float | None = None
+    idempotency_key: str | None = None
+    digest: str | None = None
+    state: JobState = JobState.QUEUED
+    attempt: int = 0
+    try_no: int = 0
+    crashes: int = 0
+    tried: set[tuple[str, str]] = field(default_factory=set)
+    tries: list[Try] = field(default_factory=list)
+    decision: Decision | None = None
+    lane: Lane | None = None
+    lane_model: str = ""
+    ticket: int = 0
+    updated_at: float = 0.0
+    started_at: float | None = None
+    completed_at: float | None = None
+    started_mono: float | None = None
+    try_mono: float = 0.0
+    loading_s: float = 0.0
+    loading_pct: int | None = None
+    why: str = ""
+    error: ErrorInfo | None = None
+    receipt: Receipt | None = None
+    answer: Answer = field(default_factory=Answer)
+    on_end: Callable[[Job], None] | None = None
+
+    @property
+    def queued_s(self) -> float:
+        """Seconds from acceptance to the start of the try that served it."""
+        return (self.started_mono or self.created_mono) - self.created_mono
+
+    def info(self, place: int | None = None) -> JobInfo:
+        """The job as lists show it."""
+        chosen = self.decision.chosen if self.decision else None
+        return JobInfo(
+            id=self.id,
+            kind=self.kind.name.lower(),
+            origin=self.origin,
+            model=self.model,
+            state=self.state,
+            created_at=self.created_at,
+            started_at=self.started_at,
+            completed_at=self.completed_at,
+            attempt=self.attempt,
+            place=place,
+            why=self.why,
+            loading_pct=self.loading_pct,
+            tokens=self.answer.events,
+            node=chosen.node if chosen else None,
+            engine=chosen.engine if chosen else None,
+            chat_id=self.chat_id,
+            key=self.person or None,
+            error=self.error,
+            receipt=self.receipt,
+        )
+
+    def news(self, place: int | None = None) -> State:
+        """The job's state as its event stream tells it."""
+        chosen = self.decision.chosen if self.decision else None
+        return State(
+            state=self.state,
+            place=place,
+            loading_pct=self.loading_pct,
+            why=self.why,
+            attempt=self.attempt,
+            node=chosen.node if chosen else None,
+        )

@@ -1,0 +1,135 @@
+"""The order in which waiting jobs run on one engine: drain the loaded model first, but let nobody starve.
+
+A lane is plain data of the scheduler: no clock, no I/O. Removal is lazy (an entry whose ticket is no longer its job's
+is skipped), so adding and picking cost O(log n) in jobs and O(m) in the (class, person, model) lines that wait.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from router.jobs import Job
+
+PASSED_OVER_MAX = 16
+PASSED_OVER_S = 60.0
+
+
+@dataclass(slots=True)
+class _Line:
+    """Jobs of one (class, person, model), oldest first, and how long its head has been passed over."""
+
+    batch: bool
+    person: str
+    model: str
+    turn: int
+    heap: list[tuple[int, int, Job]] = field(default_factory=list)
+    passed: int = 0
+    passed_since: float | None = None
+
+    def head(self) -> tuple[int, int, Job] | None:
+        while self.heap and self.heap[0][2].ticket != self.heap[0][1]:
+            heapq.heappop(self.heap)
+        return self.heap[0] if self.heap else None
+
+    def starved(self, now: float) -> bool:
+        late = self.passed_since is not None and now - self.passed_since >= PASSED_OVER_S
+        return late or self.passed >= PASSED_OVER_MAX
+
+
+class Lane:
+    """Waiting and running jobs of one engine (or of its embedder). ``width`` jobs run at once."""
+
+    def __init__(self, engine: str, width: int) -> None:
+        self.engine = engine
+        self.width = width
+        self.in_flight = 0
+        self.waiting = 0
+        self._lines: dict[tuple[bool, str, str], _Line] = {}
+        self._tickets = 0
+        self._turns = 0
+        self._front = 0
+
+    @property
+    def free(self) -> bool:
+        return self.in_flight < self.width
+
+    def add(self, job: Job) -> None:
+        """Put a job in line by its ``seq``."""
+        self._tickets += 1
+        job.ticket = self._tickets
+        job.lane = self
+        key = (job.batch, job.person, job.lane_model)
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line(job.batch, job.person, job.lane_model, self._turns)
+        heapq.heappush(line.heap, (job.seq, job.ticket, job))
+        self.waiting += 1
+
+    def remove(self, job: Job) -> None:
+        """Take a waiting job out of line; one that doesn't wait here is left alone."""
+        if job.ticket and job.lane is self:
+            job.ticket = 0
+            self.waiting -= 1
+
+    def to_front(self, job: Job) -> None:
+        """Let a waiting job be the oldest of all."""
+        if job.ticket and job.lane is self:
+            self.remove(job)
+            self._front -= 1
+            job.seq = self._front
+            job.batch = False
+            self.add(job)
+
+    def pick(self, resident: Callable[[str], bool], now: float) -> Job | None:
+        """Take the next job out of line; ``now`` is monotonic seconds."""
+        heads = self._heads()
+        if not heads:
+            return None
+        chosen = self._choose(heads, resident, now)
+        seq, _, job = chosen.heap[0]
+        for line in heads:
+            if line is not chosen and line.heap[0][0] < seq:
+                line.passed += 1
+                if line.passed_since is None:
+                    line.passed_since = now
+        heapq.heappop(chosen.heap)
+        chosen.passed, chosen.passed_since = 0, None
+        self._turns += 1
+        chosen.turn = self._turns
+        job.ticket = 0
+        self.waiting -= 1
+        return job
+
+    def _heads(self) -> list[_Line]:
+        """The lines in which somebody waits; empty ones are dropped."""
+        empty = [key for key, line in self._lines.items() if line.head() is None]
+        for key in empty:
+            del self._lines[key]
+        return list(self._lines.values())
+
+    @staticmethod
+    def _choose(heads: list[_Line], resident: Callable[[str], bool], now: float) -> _Line:
+        """[1] starved, [2] interactive, [3] resident model, [4] the person served longest ago, [5] oldest."""
+        if len(heads) == 1:
+            return heads[0]
+        starved = [line for line in heads if line.starved(now)]
+        if starved:
+            return min(starved, key=lambda line: line.heap[0][0])
+        interactive = [line for line in heads if not line.batch] or heads
+        loaded = [line for line in interactive if resident(line.model)]
+        if loaded:
+            return min(loaded, key=lambda line: (line.turn, line.heap[0][0]))
+        return min(interactive, key=lambda line: line.heap[0][0])
+
+    def order(self, resident: Callable[[str], bool]) -> Iterator[Job]:
+        """The waiting jobs, roughly in the order they will run (starvation not foreseen)."""
+        entries = [
+            (line.batch, not resident(line.model), seq, ticket, job)
+            for line in self._lines.values()
+            for seq, ticket, job in line.heap
+            if job.ticket == ticket
+        ]
+        entries.sort(key=lambda entry: entry[:4])
+        return (entry[4] for entry in entries)

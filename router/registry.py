@@ -1,0 +1,200 @@
+"""What this node knows of engines and of the models they hold; answers who holds a model and which copy is warm."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from router.engines.base import Engine, EngineModel, EngineSnapshot, Kind
+from router.errors import ModelNotFoundError
+from router.placement import Word
+from router.wire import EngineInfo, ModelInfo
+
+NOT_READY = EngineSnapshot(ready=False, detail="starting")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """One engine that has one model. ``model`` is the engine's own name of it."""
+
+    node: str
+    engine: str
+    model: str
+    digest: str | None
+    local: bool
+    warm: bool
+    last_used: float
+    free_vram_bytes: int = 0
+    blocked: Word | None = None
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class _Use:
+    in_flight: int = 0
+    last_used: float = 0.0
+
+
+class Registry:
+    """Engines of this node with their latest snapshots. Mutated on the loop only; ``changed`` hears of each change."""
+
+    def __init__(self, node: str, node_name: Callable[[], str], changed: Callable[[], None] = lambda: None) -> None:
+        self.node = node
+        self.engines: dict[str, Engine] = {}
+        self.snapshots: dict[str, EngineSnapshot] = {}
+        self.changed = changed
+        self._node_name = node_name
+        self._uses: dict[tuple[str, str], _Use] = {}
+        self._found: dict[tuple[str, bool], list[tuple[str, EngineModel]]] = {}
+
+    # -- engines
+
+    def add(self, engine: Engine) -> None:
+        """A new engine, not ready before its first snapshot."""
+        self.engines[engine.id] = engine
+        self.snapshots[engine.id] = NOT_READY
+        self._found.clear()
+
+    def remove(self, engine_id: str) -> Engine | None:
+        """The engine is gone, and with it its models."""
+        engine = self.engines.pop(engine_id, None)
+        self.snapshots.pop(engine_id, None)
+        self._found.clear()
+        for key in [key for key in self._uses if key[0] == engine_id]:
+            del self._uses[key]
+        self.changed()
+        return engine
+
+    def update(self, engine_id: str, snapshot: EngineSnapshot) -> None:
+        """A newer look at an engine; one that is gone is ignored."""
+        if engine_id in self.engines and self.snapshots[engine_id] != snapshot:
+            self.snapshots[engine_id] = snapshot
+            self._found.clear()
+            self.changed()
+
+    def has_engine(self, engine_id: str) -> bool:
+        """Whether the engine is known, ready or not."""
+        return engine_id in self.engines
+
+    # -- who holds what
+
+    def find(self, name: str, kind: Kind = Kind.CHAT) -> list[Holder]:
+        """All holders of the model called ``name``, by digest where one is known. Raises ModelNotFoundError."""
+        key = (name, kind is Kind.EMBEDDING)
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = self._resolve(name)
+        return [self._holder(engine, model) for engine, model in found]
+
+    def _resolve(self, name: str) -> list[tuple[str, EngineModel]]:
+        asked = _normal(name)
+        offered = [(engine, model) for engine, snapshot in self.snapshots.items() for model in snapshot.models]
+        named = [
+            (engine, model)
+            for engine, model in offered
+            if asked in (_normal(model.name), f"{_normal(model.name)}@{engine}")
+        ]
+        if not named:
+            names = sorted({model.name for _, model in offered})
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+            raise ModelNotFoundError(name, near or names[:3])
+        digest = named[0][1].digest
+        if digest is None:
+            return [pair for pair in named if pair[1].digest is None]
+        return [(engine, model) for engine, model in offered if model.digest == digest] + [
+            pair for pair in named if pair[1].digest is None
+        ]
+
+    def _holder(self, engine_id: str, model: EngineModel) -> Holder:
+        snapshot = self.snapshots[engine_id]
+        use = self._uses.get((engine_id, model.name))
+        blocked = Word.UNHEALTHY if not snapshot.ready else Word.UNFIT if model.problem else None
+        return Holder(
+            node=self.node,
+            engine=engine_id,
+            model=model.name,
+            digest=model.digest,
+            local=True,
+            warm=model.resident or not self.engines[engine_id].needs_load(model.name),
+            last_used=use.last_used if use else 0.0,
+            blocked=blocked,
+            detail=snapshot.detail if not snapshot.ready else model.problem,
+        )
+
+    def warm(self, engine_id: str, model: str) -> bool:
+        """Whether ``model`` answers at ``engine_id`` without a load."""
+        snapshot = self.snapshots.get(engine_id)
+        return snapshot is not None and any(m.resident for m in snapshot.models if m.name == model)
+
+    def needs_load(self, engine_id: str, model: str) -> bool:
+        """Whether a job must load the model first."""
+        engine = self.engines.get(engine_id)
+        return engine is not None and engine.needs_load(model)
+
+    def used(self, engine_id: str, model: str, now: float, change: int) -> None:
+        """A lease was taken (+1) or given back (-1) at monotonic time ``now``."""
+        use = self._uses.setdefault((engine_id, model), _Use())
+        use.in_flight += change
+        use.last_used = now
+
+    # -- looks
+
+    def engine_infos(self, width: Callable[[str], int], in_flight: Callable[[str], int]) -> list[EngineInfo]:
+        """The engines as the page shows them."""
+        return [
+            EngineInfo(
+                id=engine.id,
+                kind=engine.kind,
+                label=engine.label,
+                url=engine.url,
+                state="ready" if snapshot.ready else "starting" if snapshot is NOT_READY else "failed",
+                detail=snapshot.detail,
+                version=snapshot.version,
+                width=width(engine.id),
+                in_flight=in_flight(engine.id),
+            )
+            for engine in self.engines.values()
+            for snapshot in (self.snapshots[engine.id],)
+        ]
+
+    def model_infos(self) -> list[ModelInfo]:
+        """The models as the page shows them; two of one name and different digests are told apart by their engine."""
+        first: dict[str, str | None] = {}
+        infos = []
+        for engine_id, snapshot in self.snapshots.items():
+            for model in snapshot.models:
+                same = first.setdefault(_normal(model.name), model.digest) == model.digest
+                infos.append(self._info(engine_id, model, model.name if same else f"{model.name}@{engine_id}"))
+        return infos
+
+    def _info(self, engine_id: str, model: EngineModel, name: str) -> ModelInfo:
+        use = self._uses.get((engine_id, model.name))
+        loading = model.loading_pct is not None and not model.resident
+        return ModelInfo(
+            name=name,
+            node=self.node,
+            node_name=self._node_name(),
+            local=True,
+            engine=engine_id,
+            digest=model.digest,
+            size_bytes=model.size_bytes,
+            family=model.family,
+            parameters=model.parameters,
+            quantisation=model.quantisation,
+            context=model.context,
+            capabilities=sorted(model.capabilities),
+            residency="warm" if model.resident else "loading" if loading else "cold",
+            loading_pct=model.loading_pct,
+            in_flight=use.in_flight if use else 0,
+            expires_at=model.expires_at,
+            memory_bytes=model.memory_bytes,
+            source=model.source,
+            problem=model.problem,
+            modified_at=model.modified_at,
+        )
+
+
+def _normal(name: str) -> str:
+    """Names compare without case, and ``:latest`` is what no tag means."""
+    return name.lower().removesuffix(":latest")

@@ -1,0 +1,228 @@
+"""One attempt: send the canonical request to one engine, copy its answer to the readers, report an Outcome.
+
+Streams pass in whole events. Until the first content (the commit point) every event is read; afterwards chunks are
+copied as they come, and only their tail is looked at. Failures are values; only cancellation leaves as an exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from router.aio import Clock
+from router.chunks import Facts, error_sentence, has_content, last_facts, numbers, sentence, stream_error
+from router.engines.base import Call, Engine, Reply
+from router.errors import EngineFault, failure
+from router.jobs import Job, Outcome, Result
+from router.wire import ErrorInfo
+
+FIRST_CONTENT_S = 120.0
+BETWEEN_CONTENT_S = 30.0
+WHOLE_JOB_S = 1800.0
+EVENT_MAX_BYTES = 8 * 1024 * 1024
+BODY_MAX_BYTES = 64 * 1024 * 1024
+ERROR_MAX_BYTES = 64 * 1024
+
+_DONE = b"data: [DONE]\n\n"
+_TERMINAL = frozenset({400, 413, 415, 422})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds one attempt may take: to its first content, between contents, in all."""
+
+    first_content_s: float = FIRST_CONTENT_S
+    between_content_s: float = BETWEEN_CONTENT_S
+    whole_s: float = WHOLE_JOB_S
+
+
+class Relay:
+    """The state of one attempt."""
+
+    def __init__(self, job: Job, clock: Clock, limits: Limits) -> None:
+        self._job = job
+        self._answer = job.answer
+        self._clock = clock
+        self._limits = limits
+        self._began = clock.mono()
+        self._committed = False
+        self._last = self._began
+        self._ttft_s: float | None = None
+        self._held = b""
+        self._tail = b""
+        self._events = 0
+
+    async def run(self, engine: Engine, call: Call) -> Outcome:
+        """Make the attempt; returns how it ended. Cancelling it stops the generation."""
+        try:
+            async with asyncio.timeout(self._limits.whole_s) as whole:
+                watch = _Watch(whole, self)
+                try:
+                    async with engine.call(call) as reply:
+                        if reply.status != 200:
+                            return await self._refused(reply)
+                        if call.stream:
+                            return await self._stream(reply)
+                        return await self._body(reply)
+                finally:
+                    watch.cancel()
+        except EngineFault as fault:
+            return self._broken(fault.info(), retryable=fault.retryable)
+        except TimeoutError:
+            return self._broken(failure("deadline_exceeded", self._silence()), retryable=not self._spent())
+
+    # -- ends
+
+    def _broken(self, error: ErrorInfo, *, retryable: bool) -> Outcome:
+        """A failure: after content was sent it is an interruption, before that somebody else may try."""
+        if self._committed:
+            return self._outcome(Result.INTERRUPTED, failure("interrupted", f"The answer broke off. {error.message}"))
+        return self._outcome(Result.FAILED if retryable else Result.REJECTED, error)
+
+    def _spent(self) -> bool:
+        return self._clock.mono() - self._began >= self._limits.whole_s
+
+    def _silence(self) -> str:
+        if self._spent():
+            return f"The job took longer than {self._limits.whole_s:g} s."
+        limit = self._limits.between_content_s if self._committed else self._limits.first_content_s
+        return f"The engine said nothing for {limit:g} s."
+
+    async def _refused(self, reply: Reply) -> Outcome:
+        """The engine's own error: its sentence is passed on, its shape is not."""
+        body = b""
+        async for chunk in reply.chunks:
+            body += chunk
+            if len(body) > ERROR_MAX_BYTES:
+                break
+        said = error_sentence(body) or f"The engine answered {reply.status}."
+        if reply.status in _TERMINAL:
+            code = "payload_too_large" if reply.status == 413 else "bad_request"
+            return self._outcome(Result.REJECTED, failure(code, said))
+        return self._outcome(Result.FAILED, failure("engine_failed", said))
+
+    def _outcome(self, result: Result, error: ErrorInfo | None = None, facts: dict[str, Any] | None = None) -> Outcome:
+        duration_s = self._clock.mono() - self._began
+        counts = numbers(facts or {})
+        completion = counts.get("completion_tokens")
+        if completion is None and self._events:
+            completion = self._events
+        rate = counts.get("tokens_per_s")
+        if rate is None and completion and self._ttft_s is not None and duration_s > self._ttft_s:
+            rate = completion / (duration_s - self._ttft_s)
+        return Outcome(
+            result=result,
+            error=error,
+            ttft_s=self._ttft_s,
+            duration_s=duration_s,
+            tokens=completion or 0,
+            prompt_tokens=counts.get("prompt_tokens"),
+            cached_tokens=counts.get("cached_tokens"),
+            completion_tokens=completion,
+            prefill_per_s=counts.get("prefill_per_s"),
+            tokens_per_s=round(rate, 2) if rate else None,
+        )
+
+    # -- a whole body
+
+    async def _body(self, reply: Reply) -> Outcome:
+        parts = []
+        size = 0
+        async for chunk in reply.chunks:
+            parts.append(chunk)
+            size += len(chunk)
+            if size > BODY_MAX_BYTES:
+                return self._outcome(Result.FAILED, failure("engine_failed", "The engine's answer is too long."))
+        body = b"".join(parts)
+        try:
+            facts = msgspec.json.decode(body, type=Facts)
+        except msgspec.DecodeError:
+            return self._outcome(Result.FAILED, failure("engine_failed", "The engine's answer is not JSON."))
+        if facts.error is not None:
+            said = sentence(facts.error) or "The engine reports an error."
+            return self._outcome(Result.FAILED, failure("engine_failed", said))
+        self._committed = True
+        self._answer.content_type = "application/json"
+        self._answer.feed(body, 1)
+        return self._outcome(Result.DONE, facts={"usage": facts.usage, "timings": facts.timings})
+
+    # -- a stream
+
+    async def _stream(self, reply: Reply) -> Outcome:
+        """Copy events until ``[DONE]``; an end without it is a broken stream."""
+        self._answer.content_type = "text/event-stream"
+        carry = b""
+        async for chunk in reply.chunks:
+            if b"\r" in chunk:
+                chunk = chunk.replace(b"\r", b"")
+            if carry:
+                chunk = carry + chunk
+            cut = chunk.rfind(b"\n\n") + 2
+            if cut == 1:
+                carry = chunk
+            elif cut == len(chunk):
+                carry = b""
+                if (outcome := self._events_came(chunk)) is not None:
+                    return outcome
+            else:
+                carry = chunk[cut:]
+                if (outcome := self._events_came(chunk[:cut])) is not None:
+                    return outcome
+            if len(carry) > EVENT_MAX_BYTES:
+                return self._broken(failure("engine_failed", "The engine sent an endless line."), retryable=True)
+        return self._broken(failure("engine_failed", "The engine closed the stream before its end."), retryable=True)
+
+    def _events_came(self, events: bytes) -> Outcome | None:
+        """Whole events; returns the outcome when they end the stream."""
+        done = events.endswith(_DONE)
+        if b'"error"' in events and (error := stream_error(events)) is not None:
+            return self._broken(error, retryable=True)
+        if not self._committed:
+            if not done and not has_content(events):
+                self._held += events
+                if len(self._held) > EVENT_MAX_BYTES:
+                    return self._broken(failure("engine_failed", "The engine sends no content."), retryable=True)
+                return None
+            events, self._held = self._held + events, b""
+            self._committed = True
+            self._ttft_s = round(self._clock.mono() - self._began, 5)
+        self._last = self._clock.mono()
+        count = events.count(b"\n\n")
+        self._answer.feed(events, count)
+        self._events += count
+        if done:
+            self._events = max(0, self._events - 3)  # role, finish reason, [DONE]
+            return self._outcome(Result.DONE, facts=last_facts(self._tail + events))
+        self._tail = events
+        return None
+
+
+class _Watch:
+    """Moves the attempt's deadline up when nothing comes. One timer an attempt, not one a chunk."""
+
+    def __init__(self, whole: asyncio.Timeout, relay: Relay) -> None:
+        self._whole = whole
+        self._relay = relay
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.TimerHandle | None = None
+        if relay._job.stream:
+            self._again(relay._limits.first_content_s)
+
+    def _again(self, delay_s: float) -> None:
+        self._handle = self._loop.call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        relay = self._relay
+        limit = relay._limits.between_content_s if relay._committed else relay._limits.first_content_s
+        left = limit - (relay._clock.mono() - relay._last)
+        if left > 0.001:
+            self._again(left)
+        elif not self._whole.expired():
+            self._whole.reschedule(self._loop.time())
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()

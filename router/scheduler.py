@@ -1,0 +1,399 @@
+"""Owns the jobs, the lanes and their leases. Synchronous, on the loop, without locks; acts only through ``Effects``.
+
+The numbers are those of ``DESIGN.md``, "One request".
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from router import placement
+from router.aio import Clock
+from router.engines.base import Kind
+from router.errors import QueueFullError, QuorumError, failure
+from router.jobs import Job, Outcome, Result
+from router.lanes import Lane
+from router.placement import Decision, HolderView
+from router.registry import Registry
+from router.states import JobState, NodeMode, check_job
+from router.wire import Ended, ErrorInfo, Receipt, Try
+
+INTERACTIVE_MAX = 512
+BATCH_MAX = 10_000
+BACKOFF_FIRST_S = 1.0
+BACKOFF_MAX_S = 60.0
+CRASHES_MAX = 3
+EMBEDDING_WIDTH = 4
+
+
+class Effects(Protocol):
+    """What the scheduler can do to the world."""
+
+    def start(self, job: Job, try_no: int) -> None:
+        """Run one attempt; its end comes back through ``finished``."""
+
+    def stop(self, job: Job) -> None:
+        """Stop the running attempt; nothing comes back of it."""
+
+    def later(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Call ``act`` on the loop after ``delay_s`` seconds."""
+
+    def moved(self, job: Job, old: JobState | None) -> None:
+        """Publish that the job moved (None: it is new)."""
+
+
+class Scheduler:
+    """All live jobs of this node. Every public method leaves the state consistent and the lanes pumped."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        effects: Effects,
+        clock: Clock,
+        *,
+        width: Callable[[str], int],
+        route: Callable[[], str],
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.lanes: dict[tuple[str, bool], Lane] = {}
+        self.mode = NodeMode.RUNNING
+        self.running = 0
+        self._registry = registry
+        self._effects = effects
+        self._clock = clock
+        self._width = width
+        self._route = route
+        self._jitter = jitter
+        self._batch_live = 0
+        self._stopping = False
+
+    # -- the doors
+
+    def submit(self, job: Job) -> Decision:
+        """[2] Accept a job and place it. Raises ModelNotFoundError, QueueFullError, QuorumError; then nothing stays."""
+        if self._stopping:
+            raise QuorumError("no_holder_available", "This node is stopping.", "Start Quorum again.")
+        limit, live = (BATCH_MAX, self._batch_live) if job.batch else (INTERACTIVE_MAX, self._interactive_waiting())
+        if live >= limit:
+            raise QueueFullError(retry_after_s=self._retry_after_s())
+        decision = self._place(job)
+        if decision.chosen is None:
+            why = ", ".join(f"{verdict.engine}: {verdict.verdict}" for verdict in decision.verdicts)
+            detail = next((verdict.detail for verdict in decision.verdicts if verdict.detail), "")
+            raise QuorumError(
+                "no_holder_available", f"Nobody can run '{job.model}' now ({why}). {detail}".strip(), retry_after_s=5
+            )
+        self.jobs[job.id] = job
+        self._batch_live += job.batch
+        job.updated_at = job.created_at
+        self._effects.moved(job, None)
+        self._enqueue(job, decision)
+        return decision
+
+    def resume_job(self, job: Job) -> None:
+        """Take back a job of an earlier run of this node (queued, loading or working then)."""
+        self.jobs[job.id] = job
+        self._batch_live += job.batch
+        if job.crashes >= CRASHES_MAX:
+            self._end(job, JobState.FAILED, failure("poison", "This job stopped the node or its engine three times."))
+            return
+        self._replace(job)
+
+    def cancel(self, job_id: str) -> Job | None:
+        """Cancel a live job; an ended one stays as it is. None: not a live job of this node."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            return None
+        running = job.state.running
+        if job.lane is not None:
+            job.lane.remove(job)
+        if running:
+            self._release(job)
+            self._effects.stop(job)
+            self._note_try(job, "cancelled", "")
+        self._end(job, JobState.CANCELLED, failure("cancelled", "The job was cancelled."))
+        if running and job.lane is not None:
+            self._pump(job.lane)
+        return job
+
+    def to_front(self, job_id: str) -> bool:
+        """Let a waiting job be next; False when it doesn't wait."""
+        job = self.jobs.get(job_id)
+        if job is None or job.lane is None or not job.ticket:
+            return False
+        self._batch_live -= job.batch
+        job.lane.to_front(job)
+        return True
+
+    # -- what comes back of an attempt
+
+    def loaded(self, job: Job, try_no: int) -> None:
+        """The model is resident: the job works."""
+        if job.try_no == try_no and job.state is JobState.LOADING:
+            job.loading_s += self._clock.mono() - job.try_mono
+            job.loading_pct = None
+            self._move(job, JobState.WORKING)
+
+    def progress(self, job: Job, try_no: int, percent: int) -> None:
+        """The model's load came further."""
+        if job.try_no == try_no and job.state is JobState.LOADING and job.loading_pct != percent:
+            job.loading_pct = percent
+            job.answer.tell(job.news())
+
+    def finished(self, job: Job, try_no: int, outcome: Outcome) -> None:
+        """[5] An attempt ended. A result whose try is not the current one is discarded (fenced)."""
+        if job.try_no != try_no or not job.state.running:
+            return
+        lane = self._release(job)
+        error = outcome.error
+        self._note_try(job, error.code if error else "ok", error.message if error else "", outcome.duration_s)
+        match outcome.result:
+            case Result.DONE:
+                self._end(job, JobState.DONE, None, outcome)
+            case Result.REJECTED | Result.INTERRUPTED:
+                self._end(job, JobState.FAILED, error, outcome)
+            case Result.STOPPED:
+                self._move(job, JobState.QUEUED)
+            case Result.FAILED:
+                self._failed(job, error or failure("engine_failed", "The engine failed."))
+        self._check_drained()
+        self._pump(lane)
+
+    def _failed(self, job: Job, error: ErrorInfo) -> None:
+        """Another holder at once, else another round after a backoff, else the end."""
+        job.error = error
+        chosen = job.decision.chosen if job.decision else None
+        if chosen is not None:
+            job.tried.add((chosen.node, chosen.engine))
+        decision = self._place_or_none(job)
+        if decision is not None and decision.chosen is not None:
+            self._move(job, JobState.QUEUED)
+            self._enqueue(job, decision)
+            return
+        job.attempt += 1
+        if job.attempt >= job.max_attempts:
+            self._end(job, JobState.FAILED, error)
+            return
+        if job.state is not JobState.QUEUED:
+            self._move(job, JobState.QUEUED)
+        self._again_later(job)
+
+    def _again_later(self, job: Job) -> None:
+        """A new round, in which every holder may be tried again."""
+        job.tried.clear()
+        job.why = "retry"
+        top = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (job.attempt - 1))
+        self._effects.later(self._jitter(0, top), lambda: self._replace(job))
+
+    def _replace(self, job: Job) -> None:
+        """Place a job that waits outside the lanes."""
+        if self._stopping or self.jobs.get(job.id) is not job or job.state is not JobState.QUEUED or job.ticket:
+            return
+        decision = self._place_or_none(job)
+        if decision is not None and decision.chosen is not None:
+            self._enqueue(job, decision)
+            return
+        error = job.error or failure("no_holder_available", f"No computer that holds '{job.model}' can be reached.")
+        self._failed(job, error)
+
+    # -- lanes and leases
+
+    def _place(self, job: Job) -> Decision:
+        holders = self._registry.find(job.model, job.kind)
+        job.digest = holders[0].digest
+        blocked = None
+        if self.mode is not NodeMode.RUNNING:
+            blocked = placement.Word.PAUSED if self.mode is NodeMode.PAUSED else placement.Word.DRAINING
+        views = []
+        for holder in holders:
+            lane = self._lane(holder.engine, job.kind)
+            views.append(
+                HolderView(
+                    node=holder.node,
+                    engine=holder.engine,
+                    model=holder.model,
+                    local=holder.local,
+                    warm=holder.warm,
+                    in_flight=lane.in_flight,
+                    waiting=lane.waiting,
+                    width=lane.width,
+                    last_used=holder.last_used,
+                    free_vram_bytes=holder.free_vram_bytes,
+                    blocked=holder.blocked or (blocked if holder.local else None),
+                    detail=holder.detail,
+                )
+            )
+        decision = placement.place(views, frozenset(job.tried), self._route())
+        job.decision = decision
+        return decision
+
+    def _place_or_none(self, job: Job) -> Decision | None:
+        """As ``_place``, for a job already accepted: a model that vanished is no error of the caller."""
+        try:
+            return self._place(job)
+        except QuorumError as error:
+            job.error = error.info()
+            return None
+
+    def _lane(self, engine: str, kind: Kind) -> Lane:
+        key = (engine, kind is Kind.EMBEDDING)
+        lane = self.lanes.get(key)
+        if lane is None:
+            width = max(self._width(engine), EMBEDDING_WIDTH) if key[1] else self._width(engine)
+            lane = self.lanes[key] = Lane(engine, width)
+        return lane
+
+    def _enqueue(self, job: Job, decision: Decision) -> None:
+        """[3] Into the lane of the chosen holder, which runs it at once when it is free."""
+        assert decision.chosen is not None  # noqa: S101 - callers checked; this tells the type checker
+        lane = self._lane(decision.chosen.engine, job.kind)
+        job.lane_model = decision.chosen.model
+        job.why = decision.reason
+        lane.add(job)
+        self._pump(lane)
+
+    def _pump(self, lane: Lane) -> None:
+        """Start what the lane has room for. Picking and taking the lease are one step."""
+        while lane.waiting and lane.free and self.mode.takes_work and not self._stopping:
+            job = lane.pick(lambda model: self._registry.warm(lane.engine, model), self._clock.mono())
+            if job is None:
+                return
+            lane.in_flight += 1
+            self.running += 1
+            job.try_no += 1
+            job.try_mono = self._clock.mono()
+            if job.started_mono is None:
+                job.started_mono = job.try_mono
+                job.started_at = self._clock.wall()
+            self._registry.used(lane.engine, job.lane_model, job.try_mono, +1)
+            job.answer.restart(job.try_no)
+            loading = self._registry.needs_load(lane.engine, job.lane_model)
+            self._move(job, JobState.LOADING if loading else JobState.WORKING)
+            self._effects.start(job, job.try_no)
+
+    def _release(self, job: Job) -> Lane:
+        """Give the lease back, exactly once: only a running job has one, and it stops running right after."""
+        lane = job.lane
+        assert lane is not None  # noqa: S101 - a running job was picked from a lane
+        lane.in_flight -= 1
+        self.running -= 1
+        self._registry.used(lane.engine, job.lane_model, self._clock.mono(), -1)
+        return lane
+
+    # -- moves
+
+    def _move(self, job: Job, new: JobState) -> None:
+        """The one function that moves a job: checks, then publishes."""
+        old = job.state
+        check_job(old, new)
+        job.state = new
+        job.updated_at = self._clock.wall()
+        self._effects.moved(job, old)
+        if new.live:
+            job.answer.tell(job.news())
+
+    def _end(self, job: Job, state: JobState, error: ErrorInfo | None, outcome: Outcome | None = None) -> None:
+        """A terminal move: receipt first, then the readers and whoever waits."""
+        self.jobs.pop(job.id, None)
+        self._batch_live -= job.batch
+        job.error = error
+        job.completed_at = self._clock.wall()
+        job.why = ""
+        job.receipt = self._receipt(job, outcome)
+        self._move(job, state)
+        job.answer.finish(Ended(state=state, receipt=job.receipt, error=error))
+        if job.on_end is not None:
+            job.on_end(job)
+        self._check_drained()
+
+    def _note_try(self, job: Job, result: str, detail: str, duration_s: float = 0.0) -> None:
+        chosen = job.decision.chosen if job.decision else None
+        if chosen is not None:
+            job.tries.append(
+                Try(
+                    number=job.try_no,
+                    node=chosen.node,
+                    engine=chosen.engine,
+                    result=result,
+                    detail=detail,
+                    duration_s=round(duration_s, 4),
+                )
+            )
+
+    def _receipt(self, job: Job, outcome: Outcome | None) -> Receipt | None:
+        decision = job.decision
+        chosen = decision.chosen if decision else None
+        if decision is None or chosen is None:
+            return None
+        return Receipt(
+            node=chosen.node,
+            engine=chosen.engine,
+            model=chosen.model,
+            digest=job.digest,
+            reason=decision.reason,
+            verdicts=list(decision.verdicts),
+            tries=list(job.tries),
+            queued_s=round(job.queued_s, 4),
+            loading_s=round(job.loading_s, 4),
+            ttft_s=outcome.ttft_s if outcome else None,
+            total_s=round(self._clock.mono() - job.created_mono, 4),
+            prompt_tokens=outcome.prompt_tokens if outcome else None,
+            cached_tokens=outcome.cached_tokens if outcome else None,
+            completion_tokens=outcome.completion_tokens if outcome else None,
+            prefill_per_s=outcome.prefill_per_s if outcome else None,
+            tokens_per_s=outcome.tokens_per_s if outcome else None,
+        )
+
+    # -- the node's mode
+
+    def set_mode(self, mode: NodeMode) -> None:
+        """Pause, drain or resume. Draining with nothing running is drained at once."""
+        self.mode = mode
+        self._check_drained()
+        if mode.takes_work:
+            for lane in self.lanes.values():
+                self._pump(lane)
+
+    def _check_drained(self) -> None:
+        if self.mode is NodeMode.DRAINING and not self.running:
+            self.mode = NodeMode.DRAINED
+
+    def refresh(self) -> None:
+        """The registry changed: move waiting jobs off engines that are gone, adjust widths, pump."""
+        for (engine, embedding), lane in tuple(self.lanes.items()):
+            width = self._width(engine)
+            lane.width = max(width, EMBEDDING_WIDTH) if embedding else width
+            if not self._registry.has_engine(engine):
+                for job in tuple(lane.order(lambda _: True)):
+                    lane.remove(job)
+                    self._replace(job)
+                if not lane.in_flight:
+                    del self.lanes[engine, embedding]
+                continue
+            self._pump(lane)
+
+    def stop_accepting(self) -> None:
+        """The node stops: nothing new is accepted or started."""
+        self._stopping = True
+
+    # -- looks
+
+    @property
+    def waiting(self) -> int:
+        """Jobs accepted and not running."""
+        return len(self.jobs) - self.running
+
+    def _interactive_waiting(self) -> int:
+        return len(self.jobs) - self.running - self._batch_live
+
+    def _retry_after_s(self) -> float:
+        """Seconds until a place is likely: the mean time of recent jobs isn't known yet, so one per waiting second."""
+        return float(min(60, max(1, self.waiting // 10)))
+
+    def line(self) -> Iterator[tuple[int, Job]]:
+        """Every waiting job with its place in its lane, 1 for the next."""
+        for lane in self.lanes.values():
+            yield from enumerate(lane.order(lambda model, lane=lane: self._registry.warm(lane.engine, model)), 1)  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -81,6 +82,24 @@ class Answer:
     chunks: list[tuple[int, bytes]] = field(default_factory=list)
     readers: list[Reader] = field(default_factory=list)
     end: Ended | None = None
+    blocked: set[Reader] = field(default_factory=set)
+    _unblocked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def block(self, reader: Reader) -> None:
+        """``reader`` can't keep up: the relay pauses until ``unblock``."""
+        self.blocked.add(reader)
+        self._unblocked.clear()
+
+    def unblock(self, reader: Reader) -> None:
+        """``reader`` can take more, or left."""
+        self.blocked.discard(reader)
+        if not self.blocked:
+            self._unblocked.set()
+
+    async def drained(self) -> None:
+        """Wait until no reader blocks."""
+        while self.blocked:
+            await self._unblocked.wait()
 
     def attach(self, reader: Reader, after: tuple[int, int] | None = None) -> None:
         """Replay what ``reader`` missed since the event ``after`` (try, seq), then let it follow."""
@@ -102,6 +121,7 @@ class Answer:
         """Stop following; a reader that isn't there is left alone."""
         if reader in self.readers:
             self.readers.remove(reader)
+        self.unblock(reader)
 
     def feed(self, data: bytes, events: int) -> None:
         """New content of the current try: ``events`` whole events, or a body (1)."""

@@ -171,6 +171,9 @@ class Relay:
                 carry = chunk[cut:]
                 if (outcome := self._events_came(chunk[:cut])) is not None:
                     return outcome
+            if self._answer.blocked:
+                await self._answer.drained()
+                self._last = self._clock.mono()
             if len(carry) > EVENT_MAX_BYTES:
                 return self._broken(failure("engine_failed", "The engine sent an endless line."), retryable=True)
         return self._broken(failure("engine_failed", "The engine closed the stream before its end."), retryable=True)

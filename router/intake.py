@@ -1,0 +1,74 @@
+"""From a checked request to a job in the scheduler: ids, keys, deadlines, and what happens when a client leaves."""
+
+from __future__ import annotations
+
+from ulid import ULID
+
+from router.aio import Clock
+from router.engines.base import Kind
+from router.jobs import Answer, Job, Origin
+from router.registry import Registry
+from router.scheduler import Scheduler
+from router.settings import Settings
+from router.web.canonical import Checked
+
+
+class Intake:
+    """The one door through which jobs are made."""
+
+    def __init__(self, scheduler: Scheduler, registry: Registry, settings: Settings, clock: Clock) -> None:
+        self._scheduler = scheduler
+        self._registry = registry
+        self._settings = settings
+        self._clock = clock
+        self._seq = 0
+
+    def start_after(self, seq: int) -> None:
+        """Number new jobs after ``seq``, the newest row the store knows."""
+        self._seq = max(self._seq, seq)
+
+    def check_model(self, model: str, kind: Kind = Kind.CHAT) -> None:
+        """Raise ModelNotFoundError unless somebody holds ``model``."""
+        self._registry.find(model, kind)
+
+    def job(
+        self,
+        checked: Checked,
+        origin: Origin,
+        *,
+        keep: bool = False,
+        chat_id: str | None = None,
+        key_id: str | None = None,
+        keep_alive_s: float | None = None,
+    ) -> Job:
+        """A new job, not yet submitted."""
+        self._seq += 1
+        wall = self._clock.wall()
+        return Job(
+            id=str(ULID.from_timestamp(wall)),
+            seq=self._seq,
+            kind=checked.kind,
+            origin=origin,
+            model=checked.model,
+            body=checked.body,
+            stream=checked.stream,
+            created_at=wall,
+            created_mono=self._clock.mono(),
+            person=key_id or "",
+            key_id=key_id,
+            chat_id=chat_id,
+            keep=keep,
+            max_attempts=self._settings["max_attempts"],
+            keep_alive_s=keep_alive_s,
+            answer=Answer(keep=keep),
+        )
+
+    def submit(self, job: Job) -> Job:
+        """[2] Hand it to the scheduler. Raises QuorumError, and then nothing of it stays."""
+        self._scheduler.submit(job)
+        return job
+
+    def client_left(self, job: Job) -> None:
+        """The caller went away: its job is cancelled, unless it was asked to live on."""
+        if not job.keep:
+            self._scheduler.cancel(job.id)

@@ -1,0 +1,151 @@
+"""What the page, the tray and the commands see: a snapshot, then coalesced changes. Tells and never decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+
+from router.events import Bus
+from router.hardware import Hardware
+from router.jobs import Job
+from router.registry import Registry
+from router.runner import JobMoved
+from router.scheduler import Scheduler
+from router.settings import Settings
+from router.wire import Change, ChatInfo, JobInfo, Message, NodeInfo, SettingInfo, Snapshot
+
+FLUSH_S = 0.05
+RECENT_JOBS = 50
+LIST_MAX = 500
+
+
+class View:
+    """Collects what changed and pushes it at most every 50 ms."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        registry: Registry,
+        scheduler: Scheduler,
+        settings: Settings,
+        hardware: Callable[[], Hardware],
+        node: Callable[[], NodeInfo],
+        width: Callable[[str], int],
+    ) -> None:
+        self._bus = bus
+        self._registry = registry
+        self._scheduler = scheduler
+        self._settings = settings
+        self._hardware = hardware
+        self._node = node
+        self._width = width
+        self._jobs: dict[str, Job] = {}
+        self._chats: dict[str, ChatInfo] = {}
+        self._messages: list[Message] = []
+        self._gone: list[str] = []
+        self._parts: set[str] = set()
+        self._flush: asyncio.TimerHandle | None = None
+        self.recent: OrderedDict[str, JobInfo] = OrderedDict()
+        self.on_info: list[Callable[[NodeInfo], None]] = []
+        bus.listen(JobMoved, self._job_moved)
+        settings.listen(lambda _: self.changed("settings", "node"))
+
+    # -- what changed
+
+    def _job_moved(self, event: JobMoved) -> None:
+        job = event.job
+        if not job.state.live:
+            self.recent[job.id] = job.info()
+            if len(self.recent) > RECENT_JOBS:
+                self.recent.popitem(last=False)
+        if self._bus.watched:
+            self._jobs[job.id] = job
+        if self._bus.watched or self.on_info:
+            self.changed("node")
+
+    def changed(self, *parts: str) -> None:
+        """Note that ``node``, ``engines``, ``models`` or ``settings`` changed."""
+        self._parts.update(parts)
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self._push)
+
+    def chat(self, info: ChatInfo) -> None:
+        """A conversation is new or changed."""
+        self._chats[info.id] = info
+        self.changed()
+
+    def message(self, message: Message) -> None:
+        """A message is new or changed."""
+        self._messages.append(message)
+        self.changed()
+
+    def gone(self, item_id: str) -> None:
+        """A conversation was deleted."""
+        self._chats.pop(item_id, None)
+        self._gone.append(item_id)
+        self.changed()
+
+    def _push(self) -> None:
+        self._flush = None
+        parts, self._parts = self._parts, set()
+        jobs, self._jobs = self._jobs, {}
+        chats, self._chats = self._chats, {}
+        messages, self._messages = self._messages, []
+        gone, self._gone = self._gone, []
+        if "node" in parts:
+            info = self._node()
+            for listener in self.on_info:
+                listener(info)
+        if not self._bus.watched:
+            return
+        places = dict(self._places()) if jobs else {}
+        self._bus.push(
+            Change(
+                node=self._node() if "node" in parts else None,
+                engines=self.engines() if "engines" in parts else None,
+                models=self._registry.model_infos() if "models" in parts else None,
+                settings=self._settings.infos() if "settings" in parts else None,
+                jobs=[job.info(places.get(job.id)) for job in jobs.values()] or None,
+                chats=list(chats.values()) or None,
+                gone=gone or None,
+            )
+        )
+        for message in messages:
+            self._bus.push(Change(message=message))
+
+    # -- looks
+
+    def _places(self) -> list[tuple[str, int]]:
+        return [(job.id, place) for place, job in self._scheduler.line()]
+
+    def engines(self) -> list:  # type: ignore[type-arg]
+        """The engines with what runs on them."""
+        lanes = self._scheduler.lanes
+        return self._registry.engine_infos(
+            self._width, lambda engine: sum(lane.in_flight for lane in lanes.values() if lane.engine == engine)
+        )
+
+    def jobs(self, limit: int = LIST_MAX) -> list[JobInfo]:
+        """Running, then waiting in the order they will run, then the last ended, newest first."""
+        live = self._scheduler.jobs.values()
+        running = [job.info() for job in live if job.state.running]
+        waiting = [job.info(place) for place, job in self._scheduler.line()]
+        listed = {info.id for info in waiting}
+        held = [job.info() for job in live if not job.state.running and job.id not in listed]
+        return (running + waiting + held + list(reversed(self.recent.values())))[:limit]
+
+    def settings(self) -> list[SettingInfo]:
+        """All settings."""
+        return self._settings.infos()
+
+    def snapshot(self, chats: list[ChatInfo]) -> Snapshot:
+        """Everything a page shows at its start."""
+        return Snapshot(
+            node=self._node(),
+            engines=self.engines(),
+            models=self._registry.model_infos(),
+            jobs=self.jobs(),
+            chats=chats,
+            settings=self._settings.infos(),
+        )

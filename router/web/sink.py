@@ -1,0 +1,209 @@
+"""From a job's answer to one HTTP client: headers are held until the first content, then chunks go out as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from aiohttp import web
+
+from router.jobs import Job
+from router.wire import Ended, ErrorInfo, State
+
+HOLD_S = 5.0
+NEWS_S = 5.0
+BLOCK_BYTES = 1024 * 1024
+DROP_BYTES = 8 * 1024 * 1024
+LOOK_AGAIN_S = 0.05
+STALL_S = 30.0
+
+
+class Dialect(Protocol):
+    """How one API says things in a stream. One object a request; it may keep state."""
+
+    content_type: str
+
+    def content(self, events: bytes) -> bytes:
+        """Canonical events (OpenAI's SSE) in this dialect; may be empty."""
+
+    def waiting(self, state: State) -> bytes:
+        """A sign of life that clients of this dialect ignore."""
+
+    def last(self, ended: Ended) -> bytes:
+        """The end after content: empty when ``content`` already said it, the error event when it broke off."""
+
+
+def job_headers(job: Job) -> dict[str, str]:
+    """What is known of a job when its answer begins; it names the holder that really serves."""
+    chosen = job.decision.chosen if job.decision else None
+    return {
+        "X-Quorum-Job": job.id,
+        "X-Quorum-Node": chosen.node if chosen else "",
+        "X-Quorum-Reason": job.decision.reason if job.decision else "",
+        "X-Quorum-Attempts": str(max(1, job.try_no)),
+        "X-Quorum-Queued-Ms": str(round(job.queued_s * 1000)),
+    }
+
+
+class StreamSink:
+    """A Reader that writes to one client. After ``open`` every chunk is one write on the transport."""
+
+    def __init__(self, job: Job, dialect: Dialect) -> None:
+        loop = asyncio.get_running_loop()
+        self.began: asyncio.Future[None] = loop.create_future()
+        self.done: asyncio.Future[Ended] = loop.create_future()
+        self.pending: list[bytes] = []
+        self._job = job
+        self._dialect = dialect
+        self._transport: asyncio.Transport | None = None
+        self._blocked_looks = 0
+
+    def content(self, events: bytes, seq: int) -> None:
+        """Write, or keep until the headers are out."""
+        data = self._dialect.content(events)
+        if self._transport is None:
+            self.pending.append(data)
+            self._begin()
+        elif data:
+            self._write(data)
+
+    def state(self, state: State) -> None:
+        """Moves are told by the waiting loop."""
+
+    def reset(self) -> None:
+        """Nothing was sent yet, or this try could not have begun."""
+        self.pending.clear()
+
+    def ended(self, ended: Ended) -> None:
+        """The last call."""
+        if not self.done.done():
+            self.done.set_result(ended)
+        self._begin()
+
+    def _begin(self) -> None:
+        if not self.began.done():
+            self.began.set_result(None)
+
+    def open(self, transport: asyncio.Transport) -> None:
+        """From now on content goes straight to ``transport``, whose head and first chunk are written."""
+        self._transport = transport
+        for data in self.pending:
+            self._write(data)
+        self.pending.clear()
+
+    def _write(self, data: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        size = transport.get_write_buffer_size()
+        if size > BLOCK_BYTES:
+            self._slow_client(size)
+
+    def _slow_client(self, size: int) -> None:
+        """A job of its own goes on without its reader; any other waits for its client, at most 30 s."""
+        if self._job.keep:
+            if size > DROP_BYTES and self._transport is not None:
+                self._transport.abort()
+        elif self not in self._job.answer.blocked:
+            self._job.answer.block(self)
+            self._blocked_looks = 0
+            self._look_later()
+
+    def _look_later(self) -> None:
+        asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._look)
+
+    def _look(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size() < BLOCK_BYTES // 4:
+            self._job.answer.unblock(self)
+            return
+        self._blocked_looks += 1
+        if self._blocked_looks * LOOK_AGAIN_S >= STALL_S:
+            transport.abort()
+            self._job.answer.unblock(self)
+            return
+        self._look_later()
+
+
+async def stream_answer(
+    request: web.Request,
+    job: Job,
+    dialect: Dialect,
+    refuse: Callable[[ErrorInfo, Job], web.Response],
+    place: Callable[[Job], int | None],
+) -> web.StreamResponse:
+    """Send one job's answer as a stream. A failure before the first content gets its own status through ``refuse``."""
+    sink = StreamSink(job, dialect)
+    job.answer.attach(sink)
+    try:
+        # [4] the commit point: headers wait for content, an end, or 5 s
+        await _within(sink.began, HOLD_S)
+        if sink.done.done() and not sink.pending and (error := sink.done.result().error) is not None:
+            return refuse(error, job)
+        response = web.StreamResponse()
+        response.content_type = dialect.content_type
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Accel-Buffering"] = "no"
+        response.headers.update(job_headers(job) if sink.began.done() else {"X-Quorum-Job": job.id})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        while not sink.began.done():
+            await response.write(dialect.waiting(job.news(place(job))))
+            await _within(sink.began, NEWS_S)
+        first = b"".join(sink.pending)
+        sink.pending.clear()
+        await response.write(first)
+        transport = request.transport
+        if transport is None:
+            return response
+        sink.open(transport)
+        ended = await sink.done
+        if last := dialect.last(ended):
+            await response.write(last)
+        await response.write_eof()
+        return response
+    finally:
+        job.answer.detach(sink)
+
+
+async def _within(future: asyncio.Future[None], limit_s: float) -> None:
+    """Wait for ``future``, at most ``limit_s`` seconds; its result is not taken."""
+    if not future.done():
+        await asyncio.wait((future,), timeout=limit_s)
+
+
+class WholeSink:
+    """A Reader that waits for the whole answer."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.done: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+
+    def content(self, events: bytes, seq: int) -> None:
+        """Keep it."""
+        self.parts.append(events)
+
+    def state(self, state: State) -> None:
+        """Nobody is told before the end."""
+
+    def reset(self) -> None:
+        """Another try answers from the start."""
+        self.parts.clear()
+
+    def ended(self, ended: Ended) -> None:
+        """The last call."""
+        if not self.done.done():
+            self.done.set_result(ended)
+
+
+async def whole_answer(job: Job) -> tuple[bytes, ErrorInfo | None]:
+    """Wait for the end of a job: its body, or the error it ended with."""
+    sink = WholeSink()
+    job.answer.attach(sink)
+    try:
+        ended = await sink.done
+    finally:
+        job.answer.detach(sink)
+    return b"".join(sink.parts), ended.error

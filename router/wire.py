@@ -133,7 +133,7 @@ class ModelInfo(Wire, frozen=True, kw_only=True):
 
 
 class NodeInfo(Wire, frozen=True, kw_only=True):
-    """This computer's node."""
+    """This computer's node. ``models`` counts what its engines offer; ``notice`` is what the user must look at."""
 
     id: str
     name: str
@@ -145,6 +145,7 @@ class NodeInfo(Wire, frozen=True, kw_only=True):
     paused_until: float | None = None
     running: int = 0
     waiting: int = 0
+    models: int = 0
     ram_total_bytes: int = 0
     ram_free_bytes: int = 0
     gpu: str = ""

@@ -1,0 +1,109 @@
+"""``quorum``: the desktop, the headless node and the commands. Everything heavy is imported by what needs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from router.node import NodeOptions
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code: 0 fine, 1 failed, 2 wrong usage, 3 no Quorum is running."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--engine-child"]:
+        # The frozen program is its own Python: the engine's child process is started through it.
+        from router.engines import llama_child
+
+        return llama_child.main()
+    if words[:1] == ["--window-probe"]:
+        from app.commands import window_probe
+
+        return window_probe.main(words[1:])
+    from app.commands.arguments import parser
+
+    arguments = parser().parse_args(words)
+    from app.client import CommandError
+    from app.commands.output import complain
+
+    try:
+        return _command(arguments)
+    except CommandError as error:
+        complain(error.message, error.hint)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has left; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return 1
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    match arguments.command:
+        case None:
+            return _desktop(arguments)
+        case "serve":
+            from app.commands import serve
+
+            return serve.run(_options(arguments))
+        case "selftest":
+            from app.commands import selftest
+
+            return selftest.run(as_json=arguments.json)
+        case "run":
+            from app.commands.chat import COMMANDS
+        case "status" | "models" | "jobs":
+            from app.commands.listing import COMMANDS
+        case _:
+            from app.commands.control import COMMANDS
+    from app.client import Client
+    from app.commands.arguments import data_dir
+
+    client = Client.find(data_dir(arguments), getattr(arguments, "port", None))
+    return COMMANDS[arguments.command](client, arguments)
+
+
+def _options(arguments: argparse.Namespace) -> NodeOptions:
+    """What the flags say to the node."""
+    from router.node import NodeOptions
+
+    from app.commands.arguments import data_dir
+
+    return NodeOptions(
+        data_dir=data_dir(arguments),
+        overrides={name: getattr(arguments, name) for name in ("port", "peer_port", "name") if name in arguments},
+        discovery=not getattr(arguments, "no_discovery", False),
+        log_level=getattr(arguments, "log_level", "info"),
+    )
+
+
+def _desktop(arguments: argparse.Namespace) -> int:
+    """The window and the tray; headless, and saying why, where they can't be."""
+    from app.commands.output import complain
+
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        reason = "There is no display here: Quorum serves without its window."
+    elif importlib.util.find_spec("webview") is None:
+        reason = (
+            "The window's packages are not installed: Quorum serves without it. To get it: python3 dev.py setup desktop"
+        )
+    else:
+        from app import shell
+
+        return shell.run(_options(arguments), hidden=arguments.hidden)
+    complain(reason)
+    from app.commands import serve
+
+    return serve.run(_options(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands of ``quorum``: one module a family, imported only when it is asked for."""

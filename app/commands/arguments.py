@@ -1,0 +1,108 @@
+"""The command line: flags, commands, and the values they take."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+from router import __version__
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)\s*")
+
+
+def duration(text: str) -> float:
+    """``90``, ``90s``, ``15m``, ``1h30m``, ``2d`` in seconds. Raises argparse.ArgumentTypeError."""
+    rest, seconds = text.strip().lower(), 0.0
+    while rest:
+        part = _PART.match(rest)
+        if part is None or (part[2] or "s") not in _UNITS:
+            break
+        seconds += float(part[1]) * _UNITS[part[2] or "s"]
+        rest = rest[part.end() :]
+    if rest or not 0 < seconds <= 366 * 86_400:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a duration; write 90s, 15m, 1h30m or 2d")
+    return seconds
+
+
+def port(text: str) -> int:
+    """A port, 0 for any that is free. Raises argparse.ArgumentTypeError."""
+    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port; write a number from 0 to 65535")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1. Raises argparse.ArgumentTypeError."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
+
+
+def data_dir(arguments: argparse.Namespace) -> Path:
+    """The data folder: ``--data-dir``, else ``QUORUM_DATA_DIR``, else the system's usual place."""
+    if given := getattr(arguments, "data_dir", None) or os.environ.get("QUORUM_DATA_DIR"):
+        return Path(given).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("quorum", appauthor=False))
+
+
+def _common() -> argparse.ArgumentParser:
+    """Flags before or after the command; absent ones leave no trace, so that neither place hides the other."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    flags = common.add_argument_group("common")
+    flags.add_argument("--data-dir", metavar="D", help="folder of settings, jobs and chats (QUORUM_DATA_DIR)")
+    flags.add_argument("--port", type=port, metavar="N", help="client and control port, 0 for any (7411)")
+    flags.add_argument("--peer-port", type=port, metavar="N", help="port for paired computers (7412)")
+    flags.add_argument("--name", metavar="TEXT", help="how others see this computer")
+    flags.add_argument("--no-discovery", action="store_true", help="neither announce nor look for computers")
+    flags.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much is logged")
+    return common
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    common = _common()
+    listing = argparse.ArgumentParser(add_help=False)
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    top = argparse.ArgumentParser(
+        prog="quorum",
+        parents=[common],
+        description="Quorum puts the models on all your computers behind one address. "
+        "Without a command it opens the desktop, or serves headless where there is no display.",
+        epilog="Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 no Quorum is running.",
+    )
+    top.add_argument("--version", action="version", version=f"quorum {__version__}")
+    top.add_argument("--hidden", action="store_true", help="start in the tray, without the window")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    def add(name: str, sentence: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return commands.add_parser(name, parents=[*parents, common], help=sentence, description=sentence)
+
+    add("serve", "Run the node without a window, until Ctrl+C.")
+    add("status", "Show the node, its engines and its work.", listing)
+    add("models", "List the models, where they are and whether they are in memory.", listing)
+
+    run = add("run", "Chat with a model in the terminal; Ctrl+C stops the answer.")
+    run.add_argument("model", metavar="MODEL", help="a name that 'quorum models' shows")
+    run.add_argument(
+        "prompt", metavar="PROMPT", nargs="*", help="one question; without it from stdin, or a conversation"
+    )
+    run.add_argument("--system", metavar="TEXT", default="", help="what the model is told first")
+    run.add_argument("--max-tokens", metavar="N", type=positive, help="longest answer")
+    run.add_argument("--temperature", metavar="T", type=float, help="0 is the most likely answer")
+
+    jobs = add("jobs", "List the jobs: running, waiting, then the last ended.", listing)
+    jobs.add_argument("--limit", metavar="N", type=positive, default=50, help="how many at most (50)")
+    jobs.add_argument("--cancel", metavar="ID", help="cancel this job instead")
+
+    pause = add("pause", "Take no new work; a restart does not end it.", listing)
+    pause.add_argument("--for", dest="for_s", metavar="TIME", type=duration, help="resume by itself, e.g. after 1h")
+    drain = add("drain", "Finish what runs, take nothing new, and say when it is empty.", listing)
+    drain.add_argument("--wait", action="store_true", help="return only when nothing runs any more")
+    add("resume", "Take work again.", listing)
+    add("selftest", "Try everything on a throw-away data folder: node, page, model, store, window.", listing)
+    return top

@@ -1,0 +1,157 @@
+"""``status``, ``models`` and ``jobs``: what is, as tables or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+from app.client import Client
+from app.commands.output import clean, say, say_json, size, span, table
+
+
+def status(client: Client, arguments: argparse.Namespace) -> int:
+    """The node, its engines, and the work it has."""
+    snapshot = client.call("GET", "/local/v1/status")
+    if arguments.json:
+        say_json({part: snapshot[part] for part in ("node", "engines", "models", "jobs")})
+        return 0
+    node = snapshot["node"]
+    mode = str(node["mode"])
+    if node["paused_until"]:
+        mode += f" for {span(node['paused_until'] - time.time())}"
+    say(f"{clean(node['name'])} is {mode} at {node['address']}")
+    lines = [
+        ("work", f"{node['running']} running, {node['waiting']} waiting"),
+        ("models", _models_in_words(snapshot["models"])),
+        ("memory", f"{size(node['ram_free_bytes'])} free of {size(node['ram_total_bytes'])}"),
+        ("gpu", _gpu(node)),
+        ("disk", f"{size(node['disk_free_bytes'])} free"),
+        ("data", clean(node["data_dir"])),
+        ("version", f"{node['version']}, up for {span(time.time() - node['started_at'])}, id {node['id'][:12]}"),
+        ("notice", clean(node["notice"])),
+    ]
+    for title, text in lines:
+        if text:
+            say(f"  {title:<8}{text}")
+    rows = [
+        [e["label"], e["state"], f"{e['in_flight']}/{e['width']}", e["version"], e["url"], e["detail"]]
+        for e in snapshot["engines"]
+    ]
+    if rows:
+        say()
+        for line in table(["ENGINE", "STATE", "BUSY", "VERSION", "ADDRESS", "DETAIL"], rows):
+            say(line)
+    return 0
+
+
+def _models_in_words(models: list[dict[str, Any]]) -> str:
+    names = {model["name"] for model in models}
+    warm = {model["name"] for model in models if model["residency"] == "warm"}
+    return f"{len(names)}, {len(warm)} in memory" if names else "none; add one on the Models page"
+
+
+def _gpu(node: dict[str, Any]) -> str:
+    if not node["gpu"]:
+        return ""
+    memory = (
+        f", {size(node['vram_free_bytes'])} free of {size(node['vram_total_bytes'])}"
+        if node["vram_total_bytes"]
+        else ""
+    )
+    return f"{clean(node['gpu'])}{memory}"
+
+
+def models(client: Client, arguments: argparse.Namespace) -> int:
+    """Every model at every engine."""
+    found = client.call("GET", "/local/v1/models")
+    if arguments.json:
+        say_json(found)
+        return 0
+    if not found:
+        say("There is no model yet. Add one on the Models page, or put a .gguf file into the folder of models.")
+        return 0
+    rows = [
+        [
+            model["name"],
+            _residency(model),
+            size(model["size_bytes"]),
+            model["parameters"],
+            model["quantisation"],
+            model["context"] or "",
+            model["engine"],
+            "" if model["local"] else model["node_name"],
+            model["problem"],
+        ]
+        for model in found
+    ]
+    head = ["MODEL", "STATE", "SIZE", "PARAMETERS", "QUANT", "CONTEXT", "ENGINE", "COMPUTER", "PROBLEM"]
+    for line in table(head, rows, right=frozenset({2, 5})):
+        say(line)
+    return 0
+
+
+def _residency(model: dict[str, Any]) -> str:
+    state = str(model["residency"])
+    if model["loading_pct"] is not None and state == "loading":
+        state += f" {model['loading_pct']} %"
+    if model["in_flight"]:
+        state += f", {model['in_flight']} running"
+    if model["waiting"]:
+        state += f", {model['waiting']} waiting"
+    return state
+
+
+def jobs(client: Client, arguments: argparse.Namespace) -> int:
+    """The jobs, or the one that was cancelled."""
+    if arguments.cancel:
+        job = client.call("DELETE", f"/local/v1/jobs/{_checked_id(arguments.cancel)}")
+        if arguments.json:
+            say_json(job)
+        else:
+            say(f"{job['id']} is {job['state']}")
+        return 0
+    found = client.call("GET", "/local/v1/jobs", limit=arguments.limit)
+    if arguments.json:
+        say_json(found)
+        return 0
+    if not found:
+        say("No jobs.")
+        return 0
+    now = time.time()
+    rows = [
+        [
+            job["id"],
+            job["state"],
+            job["model"],
+            span(now - job["created_at"]),
+            span((job["completed_at"] or now) - job["started_at"]) if job["started_at"] else "",
+            job["tokens"] or "",
+            job["attempt"] or "",
+            job["engine"] or "",
+            _why(job),
+        ]
+        for job in found
+    ]
+    head = ["JOB", "STATE", "MODEL", "AGE", "TOOK", "TOKENS", "ATTEMPT", "ENGINE", "WHY"]
+    for line in table(head, rows, right=frozenset({3, 4, 5, 6})):
+        say(line)
+    return 0
+
+
+def _checked_id(text: str) -> str:
+    from urllib.parse import quote
+
+    return quote(text, safe="")
+
+
+def _why(job: dict[str, Any]) -> str:
+    if job["error"]:
+        return f"{job['error']['code']}: {job['error']['message']}"
+    place = f"place {job['place']}" if job["place"] else ""
+    loading = f"loading {job['loading_pct']} %" if job["loading_pct"] is not None and job["state"] == "loading" else ""
+    return ", ".join(part for part in (place, loading, job["why"]) if part)
+
+
+COMMANDS: dict[str, Callable[[Client, argparse.Namespace], int]] = {"status": status, "models": models, "jobs": jobs}

@@ -1,0 +1,72 @@
+"""``serve``: the node without a window, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from app.commands.output import complain, say
+from app.instance import Instance
+from router.errors import StartError
+
+if TYPE_CHECKING:
+    from router.node import NodeOptions
+
+
+def run(options: NodeOptions) -> int:
+    """Serve until SIGINT or SIGTERM; 1 with a sentence on stderr when the node can't start."""
+    try:
+        if (instance := Instance.acquire(options.data_dir)) is None:
+            raise StartError(
+                f"Quorum already runs on {options.data_dir}{_where(options)}.",
+                "Use that one, or give another --data-dir.",
+            )
+        try:
+            return asyncio.run(_serve(options))
+        finally:
+            instance.release()
+    except StartError as error:
+        complain(error.message, error.hint)
+        return 1
+
+
+def _where(options: NodeOptions) -> str:
+    try:
+        told = json.loads((options.data_dir / "node.json").read_text("utf-8"))
+        return f" ({told['address']}, process {told['pid']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+async def _serve(options: NodeOptions) -> int:
+    from router.node import Node
+
+    stop = asyncio.Event()
+    _on_signals(stop)
+    node = Node(options)
+    await node.start()
+    try:
+        say(f"Quorum answers at {node.address}/v1")
+        say(f"Page: {node.address}/#token={node.control_token}")
+        await stop.wait()
+    finally:
+        await node.stop()
+    return 0
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    """The first signal ends the node in order; a second one ends the process at once, as the system would."""
+    loop = asyncio.get_running_loop()
+
+    def first(number: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if sys.platform == "win32":
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+        else:
+            loop.add_signal_handler(number, first, number)

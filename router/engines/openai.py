@@ -90,8 +90,8 @@ class OpenAIEngine:
 
     def _model(self, entry: dict[str, Any]) -> EngineModel:
         name = entry["id"]
-        meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
-        assert isinstance(meta, dict)
+        told = entry.get("meta")
+        meta: dict[str, Any] = told if isinstance(told, dict) else {}
         return EngineModel(
             name=name,
             size_bytes=_number(meta.get("size")),

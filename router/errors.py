@@ -4,6 +4,7 @@
     +-- BadRequestError            bad_request 400 (413, 415 by code)
     +-- ModelNotFoundError         model_not_found 404
     +-- QueueFullError             queue_full 429
+    +-- StoreError                 store_failed 503: the database could not keep what was promised
     +-- EngineFault                what an engine did wrong; becomes an Outcome, never a client's exception
     +-- StartError                 the node can't start: port, data folder, database
 
@@ -99,6 +100,14 @@ class EngineFault(QuorumError):
     def __init__(self, message: str, hint: str = "", *, code: str = "engine_failed", retryable: bool = True) -> None:
         super().__init__(code, message, hint)
         self.retryable = retryable
+
+
+class StoreError(QuorumError):
+    """The database did not keep it. ``duplicate`` says that a unique rule (an Idempotency-Key) was the reason."""
+
+    def __init__(self, message: str, hint: str = "", *, duplicate: bool = False) -> None:
+        super().__init__("store_failed", message, hint)
+        self.duplicate = duplicate
 
 
 class StartError(QuorumError):

@@ -1,0 +1,227 @@
+"""The database file: opened, checked, migrated; one that can't be trusted is set aside, never overwritten."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import peewee
+
+from router.errors import StartError
+from router.migrations import APPLICATION_ID, back_up, foreign_parts, migrate, newest, version_of
+from router.work import sqlite_code
+
+log = logging.getLogger(__name__)
+logging.getLogger("peewee").setLevel(logging.WARNING)  # at DEBUG it writes every statement with its values
+
+PRAGMAS: Final = {
+    "trusted_schema": 0,
+    "busy_timeout": 5000,
+    "foreign_keys": 1,
+    "secure_delete": 1,
+    "synchronous": "FULL",
+    "cache_size": -8192,
+    "temp_store": "MEMORY",
+    "wal_autocheckpoint": 4000,
+    "journal_size_limit": 32 * 1024 * 1024,
+}
+WHOLE_CHECK_BYTES: Final = 64 * 1024 * 1024
+BIG_TABLES: Final = frozenset({"bodies", "chunks"})
+_HEADER: Final = b"SQLite format 3\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReport:
+    """How opening went. ``notice`` is one sentence for the user, empty when all is as usual."""
+
+    boot_id: str
+    created: bool = False
+    migrated_from: int | None = None
+    set_aside: Path | None = None
+    notice: str = ""
+
+
+class _DistrustedError(Exception):
+    """The file can't be used as it is; the text says why."""
+
+
+def open_database(path: Path) -> tuple[peewee.SqliteDatabase, OpenReport]:
+    """The connection for the calling thread alone, and what was done. Raises StartError."""
+    try:
+        _refuse_newer(path)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _open_or_set_aside(path)
+    except StartError:
+        raise
+    except (OSError, peewee.PeeweeException, sqlite3.Error) as error:
+        raise _start_error(path, error) from error
+
+
+def _open_or_set_aside(path: Path) -> tuple[peewee.SqliteDatabase, OpenReport]:
+    created = not path.exists()
+    try:
+        db, migrated_from = _open_checked(path)
+        return db, OpenReport(_new_boot(db), created, migrated_from)
+    except _DistrustedError as error:
+        aside = _set_aside(path)
+        log.error("the database was set aside as %s: %s", aside.name, error)
+        db, _ = _open_checked(path)
+        notice = f"{error} It was set aside as {aside.name}, and a new, empty database was started."
+        return db, OpenReport(_new_boot(db), created=True, set_aside=aside, notice=notice)
+
+
+def _refuse_newer(path: Path) -> None:
+    """Look at the header without opening the file in SQLite, which might write to it."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        return
+    if len(header) == 100 and header.startswith(_HEADER):
+        _check_version(int.from_bytes(header[60:64], "big", signed=True))
+
+
+def _check_version(version: int) -> None:
+    if version > newest():
+        raise StartError(
+            f"The data folder was used by a newer version of Quorum (its database is version {version}, "
+            f"this program knows up to {newest()}). Nothing was changed.",
+            "Install the newer version again, or choose another folder with --data-dir.",
+        )
+
+
+def _open_checked(path: Path) -> tuple[peewee.SqliteDatabase, int | None]:
+    """Open, check, migrate. Raises _DistrustedError, StartError, or what the disk says."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    path.chmod(0o600)
+    db = peewee.SqliteDatabase(str(path), pragmas=PRAGMAS, thread_safe=False)
+    try:
+        migrated_from = _check_and_migrate(db, path)
+    except BaseException as error:
+        roll_back(db)
+        db.close()
+        if isinstance(error, peewee.PeeweeException | sqlite3.Error) and sqlite_code(error) in (
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+        ):
+            raise _DistrustedError("The database is damaged.") from error
+        raise
+    return db, migrated_from
+
+
+def _check_and_migrate(db: peewee.SqliteDatabase, path: Path) -> int | None:
+    version = version_of(db)
+    _check_version(version)
+    if foreign := foreign_parts(db):
+        raise _DistrustedError(f"The database has parts that are not Quorum's ({', '.join(foreign[:3])[:200]}).")
+    if _damaged(db, path):
+        raise _DistrustedError("The database is damaged.")
+    db.execute_sql("PRAGMA journal_mode = WAL")
+    if version == newest():
+        return None
+    if version:
+        _back_up_before(db, path, version)
+    migrate(db)
+    db.execute_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+    if foreign := foreign_parts(db):
+        raise _DistrustedError(f"The database could not be brought up to date ({', '.join(foreign[:3])[:200]}).")
+    db.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)")  # the header now names the version, for _refuse_newer
+    return version or None
+
+
+def _damaged(db: peewee.SqliteDatabase, path: Path) -> bool:
+    """Check the structure; of a big file only the tables without bodies, as the start may not take seconds."""
+    if path.stat().st_size <= WHOLE_CHECK_BYTES:
+        return _check_says(db, "1") != "ok"
+    tables = [name for name in db.get_tables() if name not in BIG_TABLES and not name.startswith("sqlite_")]
+    return any(_check_says(db, name) != "ok" for name in tables)
+
+
+def _check_says(db: peewee.SqliteDatabase, what: str) -> str:
+    return str(db.execute_sql(f"PRAGMA quick_check({what})").fetchone()[0])
+
+
+def _back_up_before(db: peewee.SqliteDatabase, path: Path, version: int) -> None:
+    """Keep a copy of the old version beside the file; only the latest such copy stays."""
+    target = path.with_name(f"{path.name}.version-{version}-{_stamp()}")
+    back_up(db, target)
+    for older in path.parent.glob(f"{path.name}.version-*"):
+        if older != target:
+            older.unlink()
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename the file with its -wal and -shm; the new name."""
+    aside = path.with_name(f"{path.name}.damaged-{_stamp()}")
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def _stamp() -> str:
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{secrets.token_hex(2)}"
+
+
+def _new_boot(db: peewee.SqliteDatabase) -> str:
+    """A new boot id, stored: it fences the results of earlier processes."""
+    boot_id = secrets.token_hex(8)
+    with db.atomic("IMMEDIATE"):
+        db.execute_sql(
+            "INSERT INTO meta (name, value) VALUES ('boot_id', ?) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (boot_id,),
+        )
+    return boot_id
+
+
+def _start_error(path: Path, error: Exception) -> StartError:
+    code = sqlite_code(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT):
+        return StartError(f"The disk of the data folder {path.parent} is full.", "Free some space, then start again.")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StartError(
+            f"Another program has locked the database {path}.", "End it (another Quorum, a database browser) first."
+        )
+    reason = os.strerror(number) if number is not None else str(error)
+    return StartError(
+        f"The data folder {path.parent} can't be used: {reason}.",
+        "Make it writable for your user, or choose another folder with --data-dir.",
+    )
+
+
+def roll_back(db: peewee.SqliteDatabase) -> None:
+    """End a transaction that failed; SQLite may have ended it already."""
+    if db.is_closed():
+        return
+    try:
+        if db.connection().in_transaction:
+            db.execute_sql("ROLLBACK")
+    except (peewee.PeeweeException, sqlite3.Error) as error:
+        log.warning("rolling back failed: %s", type(error).__name__)
+
+
+def checkpoint(db: peewee.SqliteDatabase) -> None:
+    """Move what is committed from the log into the file; a failure only means later."""
+    try:
+        db.execute_sql("PRAGMA wal_checkpoint(PASSIVE)")
+    except (peewee.PeeweeException, sqlite3.Error) as error:
+        log.warning("the database's log can't be moved into the file now: %s", type(error).__name__)
+
+
+def close_database(db: peewee.SqliteDatabase) -> None:
+    """Close the connection; SQLite then moves its log into the file."""
+    try:
+        db.execute_sql("PRAGMA optimize")
+        db.close()
+    except (peewee.PeeweeException, sqlite3.Error) as error:
+        log.warning("closing the database failed: %s", type(error).__name__)

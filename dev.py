@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "packaging"))
 
 import system_packages  # noqa: E402 (lies in packaging, which is no import package)
-from steps import StepError, Steps, call, clean_environment, digest_of, output_of  # noqa: E402
+from steps import StepError, Steps, call, clean_environment, digest_of, output_of  # noqa: E402 (the same)
 
 DEV = ROOT / ".dev"
 VENV = ROOT / ".venv"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ class ServerEvent:
 
 def read_events(response: http.client.HTTPResponse) -> Iterator[ServerEvent]:
     """The events and comments of an SSE response, as they come."""
-    name, data = "message", []
+    name = "message"
+    data: list[str] = []
     while line := response.readline():
         text = line.decode("utf-8", "replace").rstrip("\r\n")
         if not text:
@@ -91,6 +93,8 @@ class Client:
             written = json.loads((data_dir / "node.json").read_text("utf-8"))
             token = (data_dir / "control.token").read_text("utf-8").strip()
             address = f"http://127.0.0.1:{port}" if port else str(written["address"])
+            if not _lives(int(written["pid"])):
+                raise NoNodeError(data_dir)
         except FileNotFoundError:
             raise NoNodeError(data_dir) from None
         except OSError as error:
@@ -150,6 +154,19 @@ class Client:
         """An event stream of the node until it ends or the caller stops. Raises NoNodeError, CommandError."""
         with self.open("GET", path, timeout_s=STREAM_TIMEOUT_S) as response:
             yield from read_events(response)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process ``pid`` is there; a node that was killed leaves its files behind."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def refusal(response: http.client.HTTPResponse) -> CommandError:

@@ -22,6 +22,7 @@ from app.client import STREAM_TIMEOUT_S, Client, read_events
 from app.commands.output import clean, say, say_json
 from router import __version__
 from router.errors import StartError
+from router.library import STARTER_NAME
 
 if TYPE_CHECKING:
     from router.node import Node
@@ -128,12 +129,13 @@ def _store(client: Client) -> str:
 
 def _answer(client: Client) -> str:
     """Stream an answer of the starter model on the built-in engine."""
-    local = [model for model in client.call("GET", "/local/v1/models") if model["local"] and not model["problem"]]
-    model = next((m["name"] for m in local if "smollm2-135m" in f"{m['name']} {m['source']}".lower()), None)
-    if model is None:
+    names = {
+        model["name"] for model in client.call("GET", "/local/v1/models") if model["local"] and not model["problem"]
+    }
+    if STARTER_NAME not in names:
         raise RuntimeError("the starter model is not there; run 'python3 dev.py setup', or set QUORUM_STARTER_MODEL")
     body = {
-        "model": model,
+        "model": STARTER_NAME,
         "messages": [{"role": "user", "content": QUESTION}],
         "stream": True,
         "max_tokens": 32,
@@ -155,7 +157,7 @@ def _answer(client: Client) -> str:
                 first_s = first_s or time.monotonic() - started
     if not done or not words:
         raise RuntimeError(f"the answer ended after {words} pieces without its end mark")
-    return f"{model}: first word after {first_s:.1f} s, {words} pieces"
+    return f"{STARTER_NAME}: first word after {first_s:.1f} s, {words} pieces"
 
 
 def _child(*arguments: str, stdin: str = "") -> dict[str, Any]:

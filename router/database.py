@@ -102,6 +102,7 @@ def _open_checked(path: Path) -> tuple[peewee.SqliteDatabase, int | None]:
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     path.chmod(0o600)
     db = peewee.SqliteDatabase(str(path), pragmas=PRAGMAS, thread_safe=False)
+    db.register_function(str.casefold, "fold", 1, deterministic=True)
     try:
         migrated_from = _check_and_migrate(db, path)
     except BaseException as error:

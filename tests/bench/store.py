@@ -48,7 +48,7 @@ class Lag:
             self.samples_ms.append((time.perf_counter() - due) * 1e3)
 
 
-async def durable(rows: JobRows, end: float, inserts_ms: list[float], last: list[asyncio.Future[None]]) -> int:
+async def durable(rows: JobRows, end: float, inserts_ms: list[float]) -> int:
     """Acknowledged jobs: the insert is awaited, the three moves are written behind it."""
     jobs = 0
     while time.perf_counter() < end:
@@ -65,7 +65,7 @@ async def durable(rows: JobRows, end: float, inserts_ms: list[float], last: list
     return jobs
 
 
-async def durable_each(rows: JobRows, end: float, inserts_ms: list[float], last: list[asyncio.Future[None]]) -> int:
+async def durable_each(rows: JobRows, end: float, inserts_ms: list[float]) -> int:
     """The strictest reading: the insert and each of the three moves is awaited on the disk."""
     jobs = 0
     while time.perf_counter() < end:
@@ -81,7 +81,7 @@ async def durable_each(rows: JobRows, end: float, inserts_ms: list[float], last:
     return jobs
 
 
-async def plain(rows: JobRows, end: float, inserts_ms: list[float], last: list[asyncio.Future[None]]) -> int:
+async def plain(rows: JobRows, end: float, inserts_ms: list[float]) -> int:
     """Synchronous requests: nobody waits for the disk; most rows are written once, as they ended."""
     jobs = 0
     while time.perf_counter() < end:
@@ -97,17 +97,20 @@ async def plain(rows: JobRows, end: float, inserts_ms: list[float], last: list[a
     return jobs
 
 
-async def measure(name: str, folder: Path, submitter: Callable[..., Any], options: argparse.Namespace) -> dict[str, Any]:
+async def measure(
+    name: str, folder: Path, submitter: Callable[..., Any], options: argparse.Namespace
+) -> dict[str, Any]:
     path = folder / f"{name}.db"
     store = Store(path)
     await store.open()
     rows = JobRows(store)
     await rows.open()
-    lag, inserts_ms = Lag(), []
+    lag = Lag()
+    inserts_ms: list[float] = []
     watcher = asyncio.ensure_future(lag.watch())
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     end = began + options.seconds
-    done = await asyncio.gather(*(submitter(rows, end, inserts_ms, []) for _ in range(options.submitters)))
+    done = await asyncio.gather(*(submitter(rows, end, inserts_ms) for _ in range(options.submitters)))
     await store.run(lambda db: None)
     took, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
     watcher.cancel()

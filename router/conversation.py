@@ -11,7 +11,7 @@ from router.aio import Clock, Tasks
 from router.chats import Chats
 from router.chunks import payloads
 from router.engines.base import Kind
-from router.errors import BadRequestError, QuorumError
+from router.errors import BadRequestError, QuorumError, failure
 from router.intake import Intake
 from router.jobs import Job, Origin
 from router.view import View
@@ -36,7 +36,7 @@ class Conversations:
         chat = await self._chats.get(chat_id)
         if asked.parent_id is not None and all(message.id != asked.parent_id for message in chat.messages):
             raise BadRequestError("The message answered to is not in this conversation.", field="parent_id")
-        self._intake.check_model(asked.model)
+        await self._intake.check_model(asked.model)
         message = await self._chats.add_user_message(
             chat_id, content=asked.content, parent_id=asked.parent_id, images=asked.images, model=asked.model
         )
@@ -53,7 +53,7 @@ class Conversations:
         if question is None:
             raise BadRequestError("That message is not in this conversation.", field="message_id")
         model = asked.model or (named.model if named else "") or chat.info.model
-        self._intake.check_model(model)
+        await self._intake.check_model(model)
         return await self._answer(chat, question, model, shown=None)
 
     async def _answer(self, chat: Chat, question: Message, model: str, *, shown: Message | None) -> Answering:
@@ -66,7 +66,7 @@ class Conversations:
         job.answer.attach(recorder)
         self._view.message(answer)
         try:
-            self._intake.submit(job)
+            await self._intake.submit(job)
         except QuorumError as error:
             await self._chats.finish_answer(answer.id, content="", reasoning="", receipt=None, error=error.info())
             raise
@@ -76,6 +76,13 @@ class Conversations:
     def adopt(self, answer: Message, job: Job) -> None:
         """Follow again a job that this node resumed at its start."""
         job.answer.attach(_Recorder(self, answer, job, self._clock))
+
+    async def lost(self, answer: Message) -> None:
+        """An answer whose job is no longer known can't come."""
+        error = failure("interrupted", "Quorum stopped before this answer was finished.", "Ask again.")
+        await self._chats.finish_answer(
+            answer.id, content=answer.content, reasoning=answer.reasoning, receipt=None, error=error
+        )
 
     def finish(self, recorder: _Recorder, ended: Ended) -> None:
         """The answer ended: write it and its receipt."""

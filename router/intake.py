@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from ulid import ULID
 
 from router.aio import Clock
 from router.engines.base import Kind
+from router.errors import ModelNotFoundError
 from router.jobs import Answer, Job, Origin
 from router.registry import Registry
 from router.scheduler import Scheduler
@@ -16,20 +19,32 @@ from router.web.canonical import Checked
 class Intake:
     """The one door through which jobs are made."""
 
-    def __init__(self, scheduler: Scheduler, registry: Registry, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        registry: Registry,
+        settings: Settings,
+        clock: Clock,
+        repoll: Callable[[], Awaitable[None]],
+    ) -> None:
         self._scheduler = scheduler
         self._registry = registry
         self._settings = settings
         self._clock = clock
+        self._repoll = repoll
         self._seq = 0
 
     def start_after(self, seq: int) -> None:
         """Number new jobs after ``seq``, the newest row the store knows."""
         self._seq = max(self._seq, seq)
 
-    def check_model(self, model: str, kind: Kind = Kind.CHAT) -> None:
-        """Raise ModelNotFoundError unless somebody holds ``model``."""
-        self._registry.find(model, kind)
+    async def check_model(self, model: str, kind: Kind = Kind.CHAT) -> None:
+        """Raise ModelNotFoundError unless somebody holds ``model``; an unknown one gets a second look."""
+        try:
+            self._registry.find(model, kind)
+        except ModelNotFoundError:
+            await self._repoll()
+            self._registry.find(model, kind)
 
     def job(
         self,
@@ -63,9 +78,13 @@ class Intake:
             answer=Answer(keep=keep),
         )
 
-    def submit(self, job: Job) -> Job:
+    async def submit(self, job: Job) -> Job:
         """[2] Hand it to the scheduler. Raises QuorumError, and then nothing of it stays."""
-        self._scheduler.submit(job)
+        try:
+            self._scheduler.submit(job)
+        except ModelNotFoundError:
+            await self._repoll()
+            self._scheduler.submit(job)
         return job
 
     def client_left(self, job: Job) -> None:

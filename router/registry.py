@@ -127,10 +127,10 @@ class Registry:
         snapshot = self.snapshots.get(engine_id)
         return snapshot is not None and any(m.resident for m in snapshot.models if m.name == model)
 
-    def needs_load(self, engine_id: str, model: str) -> bool:
-        """Whether a job must load the model first."""
+    def needs_load(self, engine_id: str, model: str, kind: Kind = Kind.CHAT) -> bool:
+        """Whether a job of ``kind`` must load the model first."""
         engine = self.engines.get(engine_id)
-        return engine is not None and engine.needs_load(model)
+        return engine is not None and engine.needs_load(model, kind)
 
     def used(self, engine_id: str, model: str, now: float, change: int) -> None:
         """A lease was taken (+1) or given back (-1) at monotonic time ``now``."""

@@ -7,6 +7,7 @@ copied as they come, and only their tail is looked at. Failures are values; only
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ WHOLE_JOB_S = 1800.0
 EVENT_MAX_BYTES = 8 * 1024 * 1024
 BODY_MAX_BYTES = 64 * 1024 * 1024
 ERROR_MAX_BYTES = 64 * 1024
+REST_S = 0.05
 
 _DONE = b"data: [DONE]\n\n"
 _TERMINAL = frozenset({400, 413, 415, 422})
@@ -166,6 +168,7 @@ class Relay:
             elif cut == len(chunk):
                 carry = b""
                 if (outcome := self._events_came(chunk)) is not None:
+                    await _rest(reply)
                     return outcome
             else:
                 carry = chunk[cut:]
@@ -201,6 +204,14 @@ class Relay:
             return self._outcome(Result.DONE, facts=last_facts(self._tail + events))
         self._tail = events
         return None
+
+
+async def _rest(reply: Reply) -> None:
+    """Read the little that may follow the last event, so that the connection can serve again."""
+    with contextlib.suppress(TimeoutError, EngineFault):
+        async with asyncio.timeout(REST_S):
+            async for _ in reply.chunks:
+                return
 
 
 class _Watch:

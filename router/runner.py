@@ -111,6 +111,7 @@ class Runner:
                 job.lane_model,
                 keep_alive_s=job.keep_alive_s,
                 progress=lambda percent: self._scheduler.progress(job, try_no, percent),
+                kind=job.kind,
             )
         except EngineFault as fault:
             return Outcome(Result.FAILED if fault.retryable else Result.REJECTED, fault.info())

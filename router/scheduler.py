@@ -270,7 +270,7 @@ class Scheduler:
                 job.started_at = self._clock.wall()
             self._registry.used(lane.engine, job.lane_model, job.try_mono, +1)
             job.answer.restart(job.try_no)
-            loading = self._registry.needs_load(lane.engine, job.lane_model)
+            loading = self._registry.needs_load(lane.engine, job.lane_model, job.kind)
             self._move(job, JobState.LOADING if loading else JobState.WORKING)
             self._effects.start(job, job.try_no)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -123,7 +123,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
 BY_NAME: Final[dict[str, Setting]] = {setting.name: setting for setting in SETTINGS}
 
 
-class Settings:
+class Settings(Mapping[str, Any]):
     """The values in force: environment over overrides of the command line over the file over the defaults."""
 
     def __init__(
@@ -160,6 +160,12 @@ class Settings:
     def __getitem__(self, name: str) -> Any:
         setting = BY_NAME[name]
         return self._fixed.get(name, self._file.get(name, setting.default))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(BY_NAME)
+
+    def __len__(self) -> int:
+        return len(BY_NAME)
 
     def listen(self, listener: Callable[[frozenset[str]], None]) -> None:
         """Call ``listener`` with the names that changed after each ``update``."""

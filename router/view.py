@@ -7,13 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from router.events import Bus
-from router.hardware import Hardware
 from router.jobs import Job
 from router.registry import Registry
 from router.runner import JobMoved
 from router.scheduler import Scheduler
 from router.settings import Settings
-from router.wire import Change, ChatInfo, JobInfo, Message, NodeInfo, SettingInfo, Snapshot
+from router.wire import Change, ChatInfo, EngineInfo, JobInfo, Message, NodeInfo, SettingInfo, Snapshot
 
 FLUSH_S = 0.05
 RECENT_JOBS = 50
@@ -29,7 +28,6 @@ class View:
         registry: Registry,
         scheduler: Scheduler,
         settings: Settings,
-        hardware: Callable[[], Hardware],
         node: Callable[[], NodeInfo],
         width: Callable[[str], int],
     ) -> None:
@@ -37,7 +35,6 @@ class View:
         self._registry = registry
         self._scheduler = scheduler
         self._settings = settings
-        self._hardware = hardware
         self._node = node
         self._width = width
         self._jobs: dict[str, Job] = {}
@@ -119,7 +116,7 @@ class View:
     def _places(self) -> list[tuple[str, int]]:
         return [(job.id, place) for place, job in self._scheduler.line()]
 
-    def engines(self) -> list:  # type: ignore[type-arg]
+    def engines(self) -> list[EngineInfo]:
         """The engines with what runs on them."""
         lanes = self._scheduler.lanes
         return self._registry.engine_infos(

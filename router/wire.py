@@ -193,7 +193,7 @@ class ChatOptions(Wire, frozen=True, kw_only=True):
 
 
 class Message(Wire, frozen=True, kw_only=True):
-    """One message; ``state`` is running or ended. An answer has ``job_id`` and, once ended, ``receipt`` or ``error``."""
+    """One message; ``state`` is running or ended. An answer has ``job_id``; once ended, ``receipt`` or ``error``."""
 
     id: str
     chat_id: str

@@ -77,11 +77,25 @@ class Reply:
 class Engine(Protocol):
     """One engine. All methods run on the node's loop; none blocks it. Failures are ``errors.EngineFault``."""
 
-    id: str
-    kind: str  # builtin, ollama, openai
-    label: str
-    url: str
-    width: int  # jobs at once on its lane
+    @property
+    def id(self) -> str:
+        """Unique on this node."""
+
+    @property
+    def kind(self) -> str:
+        """builtin, ollama or openai."""
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+
+    @property
+    def url(self) -> str:
+        """Its address, empty for the built-in one."""
+
+    @property
+    def width(self) -> int:
+        """Jobs at once on its lane."""
 
     async def start(self) -> None:
         """Make ready for ``poll``; does not load a model."""
@@ -93,14 +107,19 @@ class Engine(Protocol):
         """Look now (at most 5 s); never raises: a failure is a snapshot that isn't ready."""
 
     async def load(
-        self, model: str, *, keep_alive_s: float | None = None, progress: Callable[[int], None] | None = None
+        self,
+        model: str,
+        *,
+        keep_alive_s: float | None = None,
+        progress: Callable[[int], None] | None = None,
+        kind: Kind = Kind.CHAT,
     ) -> None:
         """Make ``model`` resident; returns at once when it is. ``progress`` gets percents. Raises EngineFault."""
 
     async def unload(self, model: str) -> None:
         """Free its memory; running requests of it end with EngineFault. Unknown or cold: nothing happens."""
 
-    def needs_load(self, model: str) -> bool:
+    def needs_load(self, model: str, kind: Kind = Kind.CHAT) -> bool:
         """Whether a request should wait for ``load`` first (False where the engine loads by itself)."""
 
     def call(self, call: Call) -> AbstractAsyncContextManager[Reply]:

@@ -82,7 +82,12 @@ class OllamaEngine:
         return EngineSnapshot(ready=True, models=tuple(self._models.values()), version=_text(version, "version"))
 
     async def load(
-        self, model: str, *, keep_alive_s: float | None = None, progress: Callable[[int], None] | None = None
+        self,
+        model: str,
+        *,
+        keep_alive_s: float | None = None,
+        progress: Callable[[int], None] | None = None,
+        kind: Kind = Kind.CHAT,
     ) -> None:
         """Ask for nothing but the load. Ollama tells no progress. Raises EngineFault."""
         known = self._models.get(model)
@@ -112,7 +117,7 @@ class OllamaEngine:
         await self._post("api/generate", {"model": model, "keep_alive": 0, "stream": False}, POLL_S)
         self._models[model] = replace(self._models[model], resident=False)
 
-    def needs_load(self, model: str) -> bool:
+    def needs_load(self, model: str, kind: Kind = Kind.CHAT) -> bool:
         """Whether it was cold when last looked at: Ollama would load by itself, but not tell that it does."""
         known = self._models.get(model)
         return known is not None and not known.resident

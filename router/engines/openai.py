@@ -53,14 +53,19 @@ class OpenAIEngine:
         return EngineSnapshot(ready=True, models=tuple(models[:MAX_MODELS]), version=self._version)
 
     async def load(
-        self, model: str, *, keep_alive_s: float | None = None, progress: Callable[[int], None] | None = None
+        self,
+        model: str,
+        *,
+        keep_alive_s: float | None = None,
+        progress: Callable[[int], None] | None = None,
+        kind: Kind = Kind.CHAT,
     ) -> None:
         """Nothing to do: the engine loads by itself when it is asked."""
 
     async def unload(self, model: str) -> None:
         """Nothing to do: the common API can't unload."""
 
-    def needs_load(self, model: str) -> bool:
+    def needs_load(self, model: str, kind: Kind = Kind.CHAT) -> bool:
         """Never: the engine loads by itself."""
         return False
 

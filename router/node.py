@@ -1,0 +1,329 @@
+"""One node: builds everything, starts it in order, stops it in reverse. The composition root; it decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from router import __version__, logs
+from router.aio import SystemClock, Tasks
+from router.chats import Chats
+from router.conversation import Conversations
+from router.errors import StartError
+from router.events import Bus
+from router.hardware import Hardware, HardwareProbe, disk_free_bytes
+from router.identity import load_identity, write_private
+from router.intake import Intake
+from router.job_rows import JobRows
+from router.jobs import Answer, Job
+from router.local_engines import LocalEngines
+from router.metrics import Metrics
+from router.mode import Mode
+from router.records import Records
+from router.registry import Registry
+from router.relay import Limits
+from router.roster import Roster
+from router.runner import JobMoved, Runner
+from router.scheduler import Scheduler
+from router.sessions import ModelFiles, Sessions
+from router.settings import Settings, Value
+from router.store import Store
+from router.view import View
+from router.web.front import Front
+from router.web.service import Service
+from router.wire import Change, NodeInfo
+
+log = logging.getLogger(__name__)
+
+DATABASE = "quorum.db"
+SETTINGS = "settings.json"
+GRACE_S = 10.0
+LOOK_S = 15.0
+NEWS_S = 2.0
+KEPT_ANSWERS = 256
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """How to start a node. ``overrides`` are settings fixed by the command line."""
+
+    data_dir: Path
+    overrides: Mapping[str, Value] = field(default_factory=dict)
+    discovery: bool = True
+    log_level: str = "info"
+
+
+class Node:
+    """One node on the running loop. ``start`` raises StartError; ``stop`` takes about 10 s at most."""
+
+    def __init__(self, options: NodeOptions) -> None:
+        self.on_info: Callable[[NodeInfo], None] | None = None
+        self.on_show: Callable[[], None] | None = None
+        self.control_token = secrets.token_hex(32)
+        self.address = ""
+        self._dir = options.data_dir
+        self._level = options.log_level
+        _make_private(self._dir)
+        self.settings = Settings(self._dir / SETTINGS, overrides=options.overrides)
+        self._clock = SystemClock()
+        self._tasks = Tasks()
+        self._bus = Bus()
+        self._hardware = Hardware()
+        self._disk_free = 0
+        self._notice = ""
+        self._started_at = self._clock.wall()
+        self._answers: dict[str, Answer] = {}
+
+    # -- life
+
+    async def start(self) -> None:
+        """Open the store, start engines, listen, and take up what an earlier run left. Raises StartError."""
+        logs.setup(self._level, self._dir)
+        identity = load_identity(self._dir)
+        self._id = identity.node_id
+        self._store = Store(self._dir / DATABASE)
+        report = await self._store.open()
+        self._notice = report.notice
+        try:
+            await self._build()
+            await self._front.start()
+        except BaseException:
+            await self._close()
+            raise
+        self.address = self._front.address
+        write_private(self._dir / "control.token", self.control_token.encode())
+        told = {"address": self.address, "pid": os.getpid(), "version": __version__}
+        write_private(self._dir / "node.json", msgspec.json.encode(told))
+        self._tasks.spawn("look", self._look_on())
+        self._tasks.spawn("news", self._news_on())
+        self._tasks.spawn("prune", self._prune_on())
+        self._tasks.spawn("engines", self._begin())
+        log.info("listening at %s", self.address)
+
+    async def _build(self) -> None:
+        rows = JobRows(self._store)
+        await rows.open()
+        self._rows = rows
+        self._registry = Registry(self._id, self.name, self._registry_changed)
+        self._roster = Roster(self._registry, self._tasks, self._clock, self._tell)
+        runner = Runner(self._registry, self._bus, self._tasks, self._clock, self._roster.poll_soon, Limits())
+        self._scheduler = Scheduler(
+            self._registry, runner, self._clock, width=self._width, route=lambda: self.settings["route"]
+        )
+        runner.scheduler = self._scheduler
+        self._runner = runner
+        self._mode = Mode(
+            self._scheduler,
+            self._dir / "mode.json",
+            self._tasks,
+            self._clock,
+            self._roster.unload_all,
+            lambda: self._view.changed("node"),
+        )
+        self._view = View(self._bus, self._registry, self._scheduler, self.settings, self.info, self._width)
+        self._view.on_info.append(self._told)
+        self._records = Records(rows, secrets.token_hex(8), lambda: bool(self.settings["forget_bodies"]))
+        self._metrics = Metrics(self.info)
+        for listener in (self._records.moved, self._metrics.moved, self._job_moved):
+            self._bus.listen(JobMoved, listener)
+        self._intake = Intake(self._scheduler, self._registry, self.settings, self._clock, self._roster.repoll)
+        self._intake.start_after(rows.last_row_id)
+        files = ModelFiles(self._store, self._clock)
+        await files.open()
+        self._engines = LocalEngines(self.settings, self._dir, files, self._roster, self._tasks, self._clock)
+        chats = Chats(self._store, self._clock)
+        self._chats = chats
+        self._conversations = Conversations(chats, self._intake, self._view, self._tasks, self._clock)
+        sessions = Sessions(self._store, self._clock)
+        await sessions.open()
+        self._front = Front(self._service(), sessions, self.control_token, self._metrics)
+        self.settings.listen(self._settings_changed)
+
+    def _service(self) -> Service:
+        return Service(
+            bus=self._bus,
+            registry=self._registry,
+            scheduler=self._scheduler,
+            settings=self.settings,
+            intake=self._intake,
+            view=self._view,
+            chats=self._chats,
+            conversations=self._conversations,
+            answers=self._answers,
+            info=self.info,
+            pause=self.pause,
+            resume=self.resume,
+            drain=self.drain,
+            show=self._show,
+            load=self._roster.load,
+            unload=self._roster.unload,
+            add_models=self._engines.add_models,
+        )
+
+    async def _begin(self) -> None:
+        """Engines first, then the jobs that wait for them."""
+        await self._engines.start(self._front.own_addresses)
+        self._mode.restore()
+        answers = {message.job_id or "": message for message in await self._chats.running_answers()}
+        for job in await self._records.resumed(self._clock):
+            self._answers[job.id] = job.answer
+            if (message := answers.pop(job.id, None)) is not None:
+                self._conversations.adopt(message, job)
+            self._scheduler.resume_job(job)
+        for message in answers.values():
+            await self._conversations.lost(message)
+        await self._roster.poll_on()
+
+    async def stop(self) -> None:
+        """Let running jobs finish for 10 s; what is left waits, uncharged, for the next start."""
+        self._scheduler.stop_accepting()
+        deadline = self._clock.mono() + GRACE_S
+        while self._scheduler.running and self._clock.mono() < deadline:
+            await asyncio.sleep(0.05)
+        await self._runner.interrupt_all()
+        await self._front.stop()
+        await self._close()
+        for name in ("node.json", "control.token"):
+            (self._dir / name).unlink(missing_ok=True)
+
+    async def _close(self) -> None:
+        if hasattr(self, "_engines"):
+            await self._engines.stop()
+        await self._tasks.close()
+        await self._store.close()
+
+    # -- what the desktop uses
+
+    def name(self) -> str:
+        """This computer's name as others see it."""
+        return str(self.settings["name"]) or socket.gethostname().split(".")[0] or "this computer"
+
+    def info(self) -> NodeInfo:
+        """This node now."""
+        return NodeInfo(
+            id=self._id,
+            name=self.name(),
+            version=__version__,
+            mode=self._scheduler.mode,
+            address=self.address,
+            port=self._front.port,
+            started_at=self._started_at,
+            paused_until=self._mode.paused_until,
+            running=self._scheduler.running,
+            waiting=self._scheduler.waiting,
+            ram_total_bytes=self._hardware.ram_total_bytes,
+            ram_free_bytes=self._hardware.ram_free_bytes,
+            gpu=self._hardware.gpu,
+            vram_total_bytes=self._hardware.vram_total_bytes,
+            vram_free_bytes=self._hardware.vram_free_bytes,
+            disk_free_bytes=self._disk_free,
+            data_dir=str(self._dir),
+            notice=self._notice if self._store.healthy else "The disk of the data folder can't be written.",
+        )
+
+    def pause(self, for_s: float | None = None) -> None:
+        """Take no new work; after ``for_s`` seconds resume."""
+        self._mode.pause(for_s)
+
+    def resume(self) -> None:
+        """Take work again."""
+        self._mode.resume()
+
+    def drain(self) -> None:
+        """Take no new work and say when nothing runs any more."""
+        self._mode.drain()
+
+    # -- listeners and tickers
+
+    def _width(self, engine_id: str) -> int:
+        engine = self._registry.engines.get(engine_id)
+        usual = engine.width if engine else 1
+        if engine is None or engine.kind == "builtin":
+            return usual
+        return int(self.settings["concurrency"]) or usual
+
+    def _job_moved(self, event: JobMoved) -> None:
+        job = event.job
+        if event.old is None:
+            if job.keep:
+                self._remember(job)
+        elif not job.state.live:
+            self._mode.job_ended()
+
+    def _remember(self, job: Job) -> None:
+        self._answers[job.id] = job.answer
+        if len(self._answers) > KEPT_ANSWERS:
+            old = next((job_id for job_id, answer in self._answers.items() if answer.end is not None), None)
+            if old is not None:
+                del self._answers[old]
+
+    def _registry_changed(self) -> None:
+        self._view.changed("models", "engines")
+        self._scheduler.refresh()
+
+    def _settings_changed(self, names: frozenset[str]) -> None:
+        if "concurrency" in names:
+            self._scheduler.refresh()
+
+    def _tell(self, notice: str) -> None:
+        log.warning("%s", notice)
+        self._bus.push(Change(notice=notice))
+
+    def _told(self, info: NodeInfo) -> None:
+        if self.on_info is not None:
+            self.on_info(info)
+
+    def _show(self) -> bool:
+        if self.on_show is None:
+            return False
+        self.on_show()
+        return True
+
+    async def _look_on(self) -> None:
+        """Memory and disk, in a thread: asking a graphics driver takes milliseconds."""
+        probe = HardwareProbe()
+        while True:
+            self._hardware = await asyncio.to_thread(probe.read)
+            self._disk_free = await asyncio.to_thread(disk_free_bytes, self._dir)
+            self._view.changed("node")
+            await asyncio.sleep(LOOK_S)
+
+    async def _news_on(self) -> None:
+        """Tell those who wait and are followed where they stand."""
+        while True:
+            await asyncio.sleep(NEWS_S)
+            if self._scheduler.waiting:
+                for place, job in self._scheduler.line():
+                    if job.answer.readers:
+                        job.answer.tell(job.news(place))
+
+    async def _prune_on(self) -> None:
+        """Ended jobs leave after their time."""
+        while True:
+            await self._rows.prune(self._clock.wall() - self.settings["job_ttl"])
+            await asyncio.sleep(600)
+
+
+def _make_private(folder: Path) -> None:
+    """The data folder, for its owner only. Raises StartError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if os.name == "posix" and folder.stat().st_uid == os.geteuid():
+            folder.chmod(0o700)
+        probe = folder / f".write-{time.monotonic_ns()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StartError(
+            f"The data folder {folder} can't be written: {error.strerror}.",
+            "Correct its permissions or free some space, or give another one with --data-dir.",
+        ) from error

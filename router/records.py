@@ -1,0 +1,121 @@
+"""Jobs into the store as they move, and back out of it at the next start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from router.aio import Clock
+from router.engines.base import Kind
+from router.job_row import JobRow
+from router.job_rows import JobRows
+from router.jobs import Answer, Job, Origin
+from router.runner import JobMoved
+from router.states import JobState
+
+_KINDS = {kind.name.lower(): kind for kind in Kind}
+
+
+class Records:
+    """Listens to moves and keeps each live job's row. Rows are written behind, in group commits."""
+
+    def __init__(self, rows: JobRows, boot_id: str, forget: Callable[[], bool]) -> None:
+        self._rows = rows
+        self._boot_id = boot_id
+        self._forget = forget
+        self._live: dict[str, JobRow] = {}
+
+    def moved(self, event: JobMoved) -> None:
+        """Save the job as it stands; the newest row wins when several wait for one commit."""
+        job = event.job
+        row = self._live.get(job.id)
+        if row is None:
+            row = self._live[job.id] = self._row(job)
+            self._rows.save(row, job.body)
+        else:
+            self._update(row, job)
+            self._rows.save(row)
+        if not job.state.live:
+            del self._live[job.id]
+            if row.keep and job.state is JobState.DONE:
+                self._rows.set_answer(job.id, b"".join(data for _, data in job.answer.chunks), job.answer.content_type)
+
+    def _row(self, job: Job) -> JobRow:
+        row = JobRow(
+            row_id=job.seq,
+            id=job.id,
+            kind=job.kind.name.lower(),
+            origin=job.origin,
+            person=job.person,
+            key_id=job.key_id,
+            chat_id=job.chat_id,
+            model=job.model,
+            max_attempts=job.max_attempts,
+            boot_id=self._boot_id,
+            crashes=job.crashes,
+            priority=int(job.batch),
+            stream=job.stream,
+            keep=job.keep and not self._forget(),
+            idempotency_key=job.idempotency_key,
+            created_at=job.created_at,
+            deadline_s=job.deadline_s,
+            keep_alive_s=job.keep_alive_s,
+        )
+        self._update(row, job)
+        return row
+
+    @staticmethod
+    def _update(row: JobRow, job: Job) -> None:
+        chosen = job.decision.chosen if job.decision else None
+        row.state = job.state
+        row.attempt = job.attempt
+        row.try_no = job.try_no
+        row.digest = job.digest
+        row.node = chosen.node if chosen else None
+        row.engine = chosen.engine if chosen else None
+        row.receipt = job.receipt
+        row.error = job.error
+        row.updated_at = job.updated_at
+        row.started_at = job.started_at
+        row.completed_at = job.completed_at
+
+    async def resumed(self, clock: Clock) -> list[Job]:
+        """The jobs an earlier run left behind, oldest first. One found running counts a crash; its answer is kept."""
+        jobs = []
+        for row, body in await self._rows.live():
+            if row.state.running:
+                row.crashes += 1
+            row.state = JobState.QUEUED  # the one move that exists for boot alone
+            row.boot_id = self._boot_id
+            row.keep = True
+            self._live[row.id] = row
+            self._rows.save(row)
+            jobs.append(_job(row, body, clock))
+        return jobs
+
+
+def _job(row: JobRow, body: bytes, clock: Clock) -> Job:
+    return Job(
+        id=row.id,
+        seq=row.row_id,
+        kind=_KINDS[row.kind],
+        origin=Origin(row.origin),
+        model=row.model,
+        body=body,
+        stream=row.stream,
+        created_at=row.created_at,
+        created_mono=clock.mono(),
+        person=row.person,
+        key_id=row.key_id,
+        chat_id=row.chat_id,
+        keep=True,
+        batch=bool(row.priority),
+        max_attempts=row.max_attempts,
+        deadline_s=row.deadline_s,
+        keep_alive_s=row.keep_alive_s,
+        idempotency_key=row.idempotency_key,
+        attempt=row.attempt,
+        try_no=row.try_no,
+        crashes=row.crashes,
+        updated_at=row.updated_at,
+        answer=Answer(keep=True, try_no=row.try_no),
+    )

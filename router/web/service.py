@@ -1,0 +1,46 @@
+"""What the routes need of the node, in one record that the composition root fills."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from router.chats import Chats
+from router.conversation import Conversations
+from router.events import Bus
+from router.intake import Intake
+from router.jobs import Answer, Job
+from router.registry import Registry
+from router.scheduler import Scheduler
+from router.settings import Settings
+from router.view import View
+from router.wire import Added, NodeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The node as its HTTP surfaces see it."""
+
+    bus: Bus
+    registry: Registry
+    scheduler: Scheduler
+    settings: Settings
+    intake: Intake
+    view: View
+    chats: Chats
+    conversations: Conversations
+    answers: dict[str, Answer]
+    info: Callable[[], NodeInfo]
+    pause: Callable[[float | None], None]
+    resume: Callable[[], None]
+    drain: Callable[[], None]
+    show: Callable[[], bool]
+    load: Callable[[str, str], None]
+    unload: Callable[[str, str], Awaitable[None]]
+    add_models: Callable[[str], Awaitable[Added]]
+
+    def place(self, job: Job) -> int | None:
+        """The place of a waiting job in its lane, 1 for the next; None when it runs."""
+        if not job.ticket:
+            return None
+        return next((place for place, other in self.scheduler.line() if other is job), None)

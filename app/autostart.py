@@ -25,7 +25,7 @@ APPROVED_KEY: Final = r"Software\Microsoft\Windows\CurrentVersion\Explorer\Start
 
 
 class Status(Enum):
-    """Whether the system starts us: ``ABSENT`` never asked, ``ELSE`` starts another command, ``REFUSED`` by the user."""
+    """Whether the system starts us: ``ELSE`` starts another command, ``REFUSED`` was switched off by the user."""
 
     ABSENT = auto()
     ON = auto()

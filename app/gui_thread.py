@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, ParamSpec, TypeVar
 
-from qtpy.QtCore import QObject, Qt, QThread, Signal, Slot
+from PySide6.QtCore import QObject, Qt, Signal, Slot
 
 log = logging.getLogger(__name__)
 
@@ -15,13 +16,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class GuiThread(QObject):  # type: ignore[misc] # qtpy has no types
+class GuiThread(QObject):
     """Make it on the GUI thread; ``soon`` and ``call`` work from everywhere."""
 
     _queued = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
+        self._ident = threading.get_ident()
         self._queued.connect(self._run, Qt.ConnectionType.QueuedConnection)
 
     def soon(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -30,7 +32,7 @@ class GuiThread(QObject):  # type: ignore[misc] # qtpy has no types
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``function`` there and return its result, or raise what it raised."""
-        if QThread.currentThread() is self.thread() or QThread.currentThread() == self.thread():
+        if threading.get_ident() == self._ident:
             return function(*args, **kwargs)
         answer: Future[T] = Future()
 
@@ -43,7 +45,7 @@ class GuiThread(QObject):  # type: ignore[misc] # qtpy has no types
         self._queued.emit(run)
         return answer.result()
 
-    @Slot(object)  # type: ignore[untyped-decorator]
+    @Slot(object)
     def _run(self, function: Any) -> None:
         try:
             function()

@@ -50,6 +50,7 @@ class Service:
         self._thread = threading.Thread(target=self._run, name="node")
         self._ready = threading.Event()
         self._asked_to_stop = threading.Event()
+        self.failed = False
         self._error: StartError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -156,6 +157,7 @@ class Service:
         except StartError as error:
             self._error = error
         except Exception as error:
+            self.failed = True
             log.exception("the node failed")
             if not self._ready.is_set():
                 self._error = StartError(f"The node could not start: {error}", "See the log for the details.")
@@ -168,8 +170,11 @@ class Service:
                 self.on_end()
 
     async def _live(self) -> None:
-        if (make_node := self._make_node) is None:
-            from router.node import Node as make_node  # the router's imports overlap with the window's
+        make_node = self._make_node
+        if make_node is None:
+            from router.node import Node
+
+            make_node = Node
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         node = make_node(self.options)

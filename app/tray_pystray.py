@@ -24,7 +24,7 @@ PICTURE = 64
 
 
 class PystrayTray:
-    """Made on the main thread after the window and before it runs. ``icon_class`` is pystray's unless a test says so."""
+    """Made on the main thread after the window and before it runs. ``icon_class`` is pystray's but in tests."""
 
     available = True
 
@@ -90,7 +90,7 @@ class PystrayTray:
         return pystray.MenuItem(
             item.label.replace("&", "&&") if sys.platform == "win32" else item.label,
             None if action is None else lambda: self._perform(action),
-            checked=None if item.checked is None else lambda _: item.checked,
+            checked=None if item.checked is None else lambda _: bool(item.checked),
             default=item.default,
             visible=item.visible,
             enabled=item.enabled,

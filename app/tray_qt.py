@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtDBus import QDBusConnection
-from qtpy.QtGui import QAction, QGuiApplication, QIcon
-from qtpy.QtWidgets import QMenu, QSystemTrayIcon
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtDBus import QDBusConnection
+from PySide6.QtGui import QAction, QGuiApplication, QIcon
+from PySide6.QtWidgets import QMenu, QSystemTrayIcon
 
 from app.gui_thread import GuiThread
 from app.tray import PIXELS, Action, Item, Look, TrayState, menu
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 WATCHER: Final = "org.kde.StatusNotifierWatcher"
 RETRY_MS: Final = 1000
 XEMBED_AFTER: Final = 10
-"""Tries after which Qt itself is asked: its answer is kept for the whole process, and a panel may come late at login."""
+"""Tries after which Qt itself is asked: it keeps its answer for ever, and a panel may come late at login."""
 
 
 class QtTray:

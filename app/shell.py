@@ -1,0 +1,342 @@
+"""The life of the desktop: node, window and tray, and what closing and quitting mean.
+
+The main thread runs the window's loop, a thread of ``service`` the node's. What the user asks for is queued and done
+in order by a third thread, so that neither loop ever waits for a question or for the other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from app import autostart, display
+from app.commands.output import complain, say
+from app.instance import Instance, Other, Reply, show_other
+from app.memory import recall, save
+from app.service import BadRequestError, NodeInfo, NodeMode, Service, StartError
+from app.tray import Action, Tray, TrayState, make_tray, menu
+
+if TYPE_CHECKING:
+    from app.window import Platform, Window
+    from router.node import NodeOptions
+    from router.settings import Value
+
+log = logging.getLogger(__name__)
+
+HOUR_S: Final = 3600.0
+LEAVE_S: Final = 1.0
+
+
+def run(options: NodeOptions, *, hidden: bool = False, headless_ok: bool = True, service: Service | None = None) -> int:
+    """The desktop: window, tray and node until the user quits. Returns the exit code.
+
+    Shows the window of an instance that already runs on the data folder. Where no window can be shown it says so and
+    serves headless, or fails when ``headless_ok`` is false. Call it on the main thread, while there is no other.
+    """
+    if reason := display.why_headless():
+        return _headless(options, reason, headless_ok)
+    try:
+        while (instance := Instance.acquire(options.data_dir)) is None:
+            other = show_other(options.data_dir)
+            if other.reply is not Reply.GONE:
+                return _explain(other, options.data_dir)
+    except StartError as error:
+        complain(error.message, error.hint)
+        return 1
+    try:
+        desktop = Desktop(options, service or Service(options), hidden=hidden)
+        if desktop.can_draw():
+            return _leave(desktop.run())
+    finally:
+        instance.release()
+    return _headless(options, "The display can't be used.", headless_ok)
+
+
+def _headless(options: NodeOptions, reason: str, headless_ok: bool) -> int:
+    if not headless_ok:
+        complain(reason, "Start 'quorum serve' for the node alone.")
+        return 1
+    complain(f"{reason} Quorum serves without its window.")
+    from app.commands import serve
+
+    return serve.run(options)
+
+
+class Desktop:
+    """Node, window and tray of one run."""
+
+    def __init__(self, options: NodeOptions, service: Service, *, hidden: bool) -> None:
+        self.service = service
+        self.window: Window | None = None
+        self._hidden = hidden
+        self._memory_path = options.data_dir / "window.json"
+        self._memory = recall(self._memory_path)
+        self._autostart = autostart.for_this_system(autostart.command(options.data_dir))
+        self._todo: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._quitting = threading.Event()
+        self._state = TrayState()
+        self._tray: Tray | None = None
+        self._platform: Platform | None = None
+        service.on_info = lambda info: self._do(self._info_changed, info)
+        service.on_setting = lambda name, value: self._do(self._setting_changed, name, value)
+        service.on_show = lambda: self._do(self._show)
+        service.on_end = self._node_ended
+
+    def can_draw(self) -> bool:
+        """Try the display, and note how to draw on it. Forks, so call it before anything has started a thread."""
+        here = display.fingerprint()
+        same = self._memory.drawn_on == here
+        crashed = self._memory.starting and same
+        known = display.Drawing.SOFTWARE if self._memory.software else display.Drawing.HARDWARE
+        drawing = display.Trial(known if same and not crashed else None).result()
+        if drawing is display.Drawing.IMPOSSIBLE:
+            return False
+        if crashed:
+            drawing = display.Drawing.SOFTWARE  # the trial did not see what broke the real window
+        display.prepare()
+        if drawing is display.Drawing.SOFTWARE:
+            display.draw_by_software()
+        self._memory.starting = True
+        self._memory.software = drawing is display.Drawing.SOFTWARE
+        self._memory.drawn_on = here
+        save(self._memory, self._memory_path)
+        return True
+
+    def run(self) -> int:
+        """Until quit; the exit code."""
+        _on_signals(self.quit_now)
+        self.service.begin()
+        from app.window import make_platform
+
+        self._platform = platform = make_platform()
+        try:
+            self.service.wait()
+        except StartError as error:
+            self._drawn()
+            if self._quitting.is_set():
+                return 0
+            complain(error.message, error.hint)
+            platform.alert("Quorum can't start", f"{error.message}\n\n{error.hint}")
+            return 1
+        return self._run_window(platform)
+
+    def _run_window(self, platform: Platform) -> int:
+        from app.window import Window
+
+        service = self.service
+        theme = str(service.setting("theme"))
+        window = Window(platform, service.address, service.token, self._memory, hidden=self._hidden, theme=theme)
+        window.may_close = self._may_close
+        window.on_drawn = self._drawn
+        window.before_show = lambda: _on_signals(self.quit_now)  # pywebview takes SIGINT for itself
+        platform.on_session_end = self._session_ends
+        self.window = window
+        self._tray = make_tray(window, self._clicked)
+        self._do(self._begin)
+        threading.Thread(target=self._work, name="desktop", daemon=True).start()
+        try:
+            if not self._quitting.is_set():
+                window.run()
+        finally:
+            self._quitting.set()
+            self._todo.put(None)
+            self._tray.stop()
+            platform.finish()
+            save(self._memory, self._memory_path)
+            stopped = service.stop()
+        return 0 if stopped and not service.failed else 1
+
+    # What is done in the desktop's own thread, in order.
+
+    def _do(self, what: Callable[..., None], *args: object) -> None:
+        self._todo.put(lambda: what(*args))
+
+    def _work(self) -> None:
+        while (what := self._todo.get()) is not None:
+            try:
+                what()
+            except Exception:
+                log.exception("the desktop could not do what was asked")
+
+    def _begin(self) -> None:
+        self._info_changed(self.service.info())
+        self._reconcile_login(bool(self.service.setting("start_at_login")))
+
+    def _info_changed(self, info: NodeInfo) -> None:
+        drained = info.mode is NodeMode.DRAINED and self._state.mode is not NodeMode.DRAINED
+        self._show_state(TrayState(info, self._state.start_at_login))
+        if drained and self._tray is not None:
+            self._tray.notify("Quorum is drained", "No job runs here any more: it is safe to shut down.")
+
+    def _show_state(self, state: TrayState) -> None:
+        old, self._state = self._state, state
+        if self._tray is not None and (state.look, menu(state)) != (old.look, menu(old)):
+            self._tray.show(state)
+
+    def _setting_changed(self, name: str, value: Value) -> None:
+        if name == "start_at_login":
+            self._reconcile_login(bool(value))
+        elif name == "theme" and self.window is not None:
+            self.window.platform.set_theme(str(value))
+
+    def _reconcile_login(self, wanted: bool) -> None:
+        try:
+            becomes = autostart.reconcile(self._autostart, wanted)
+        except OSError as error:
+            log.warning("start at login can't be switched: %s", error)
+            becomes = False
+        if becomes != wanted:
+            self._set_login(becomes)
+        self._show_state(TrayState(self._state.info, becomes))
+
+    def _set_login(self, value: bool) -> None:
+        try:
+            self.service.set("start_at_login", value)
+        except BadRequestError as error:
+            log.warning("%s", error.message)
+            if self._tray is not None:
+                self._tray.notify("Start at login", error.message)
+
+    def _show(self) -> None:
+        if self.window is not None:
+            self.window.show()
+
+    def _clicked(self, action: Action) -> None:
+        self._do(self._perform, action)
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Action.OPEN:
+                self._show()
+            case Action.PAUSE:
+                self.service.pause()
+            case Action.PAUSE_HOUR:
+                self.service.pause(HOUR_S)
+            case Action.RESUME:
+                self.service.resume()
+            case Action.DRAIN:
+                self.service.drain()
+            case Action.COPY:
+                if self._platform is not None:
+                    self._platform.copy(f"{self.service.address}/v1")
+            case Action.LOGIN:
+                self._set_login(not self._state.start_at_login)
+            case Action.QUIT:
+                self._quit()
+
+    # Closing and quitting.
+
+    def _may_close(self) -> bool:
+        """On the GUI thread: closing hides, or asks where nothing would bring the window back."""
+        if self._quitting.is_set():
+            return True
+        self._do(self._hide if self._tray is not None and self._tray.available else self._ask_to_keep)
+        return False
+
+    def _hide(self) -> None:
+        if self.window is not None:
+            self.window.hide()
+            save(self._memory, self._memory_path)
+
+    def _ask_to_keep(self) -> None:
+        if self.window is None:
+            return
+        answer = self.window.ask(
+            "Keep Quorum running?",
+            "This desktop shows no tray icons. Quorum can go on without its window; start it again to see it.",
+            "Quit",
+            "Keep running",
+        )
+        if answer is True:
+            self._quit()
+        elif answer is False:
+            self._hide()
+
+    def _quit(self) -> None:
+        try:
+            running = self.service.info().running
+        except (TimeoutError, RuntimeError):
+            running = 0  # a node that does not answer must not keep the user from quitting
+        if running and self.window is not None:
+            jobs = "A job is running. It gets" if running == 1 else f"{running} jobs are running. They get"
+            detail = f"{jobs} 10 seconds to finish; what is left then waits for the next start."
+            if not self.window.ask("Quit Quorum?", detail, "Quit", "Keep running"):
+                return
+        self.quit_now()
+
+    def quit_now(self) -> None:
+        """End without asking, gracefully; from any thread and from signal handlers."""
+        if self._quitting.is_set():
+            return
+        self._quitting.set()
+        if self.window is not None:
+            threading.Thread(target=self.window.destroy, name="quit", daemon=True).start()
+            return
+        threading.Thread(target=self.service.stop, name="stop", daemon=True).start()
+        if self._platform is not None:
+            self._platform.interrupt()
+
+    def _node_ended(self) -> None:
+        """On the node's thread: it ended although nobody asked it to."""
+        complain("Quorum's node has stopped working.", "See the log, then start Quorum again.")
+        self.quit_now()
+
+    def _session_ends(self) -> None:
+        """On the GUI thread at log-out: the process may be killed soon, so the node stops at once."""
+        self._quitting.set()
+        if self.window is not None:
+            self.window.note_place()
+        save(self._memory, self._memory_path)
+        self.service.stop()
+
+    def _drawn(self) -> None:
+        if self._memory.starting:
+            self._memory.starting = False
+            save(self._memory, self._memory_path)
+
+
+def _explain(other: Other, data_dir: Path) -> int:
+    match other.reply:
+        case Reply.SHOWN:
+            say("Quorum already runs; its window is shown.")
+            return 0
+        case Reply.NO_WINDOW:
+            complain(
+                f"Quorum already runs without a window at {other.address}.",
+                f"Open {other.address} in a browser, or stop that one (process {other.pid}) and start the desktop.",
+            )
+        case _:
+            complain(
+                f"Another Quorum holds {data_dir} but does not answer.",
+                f"End it (process {other.pid or 'unknown'}) and start again.",
+            )
+    return 1
+
+
+def _on_signals(handler: Callable[[], object]) -> None:
+    """SIGINT, SIGTERM and, where there is one, SIGHUP; only the main thread may say so."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, lambda *_: handler())
+
+
+def _leave(code: int) -> int:
+    """Give left-over threads of libraries a moment; one that hangs must not keep the process alive."""
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(LEAVE_S)
+            if thread.is_alive():
+                log.warning("the thread %s does not end", thread.name)
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                os._exit(code)
+    return code

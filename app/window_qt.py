@@ -1,0 +1,242 @@
+"""The window on Linux: what pywebview's Qt part leaves out, done in its own QApplication."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+# QtWebEngine must be loaded before the QApplication is made.
+from PySide6.QtWebEngineCore import QWebEngineSettings  # isort: skip
+from PySide6 import QtCore
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QColor, QIcon, QKeySequence, QShortcut
+from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
+from webview.platforms import qt
+
+from app.gui_thread import GuiThread
+from app.memory import ZOOM, Memory
+from app.tray import APP_ICON
+from app.window import BACKGROUND, TITLE, Window, open_outside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+qt_log = logging.getLogger("qt")
+
+ZOOM_STEP: Final = 1.1
+PULSE_MS: Final = 200
+CRASHES: Final = 3
+"""Times in a row the page is loaded again after its process died; a load that ends well counts anew."""
+
+_LEVELS: Final = {
+    QtCore.QtMsgType.QtDebugMsg: logging.DEBUG,
+    QtCore.QtMsgType.QtInfoMsg: logging.DEBUG,
+    QtCore.QtMsgType.QtWarningMsg: logging.DEBUG,
+    QtCore.QtMsgType.QtCriticalMsg: logging.WARNING,
+    QtCore.QtMsgType.QtFatalMsg: logging.ERROR,
+}
+
+
+class QtPlatform:
+    """Makes the QApplication; pywebview then runs its loop."""
+
+    gui = "qt"
+    session_ending = False  # a session manager says so by commitDataRequest
+
+    def __init__(self) -> None:
+        QtCore.qInstallMessageHandler(_message)
+        QApplication.setApplicationName("quorum")
+        QApplication.setApplicationDisplayName(TITLE)
+        QApplication.setDesktopFileName("quorum")
+        self._app = QApplication(["quorum"])
+        self._app.setQuitOnLastWindowClosed(False)
+        self._app.setWindowIcon(QIcon(str(APP_ICON)))
+        self._gui = GuiThread()
+        self._pulse = QTimer()  # lets Python handle signals while Qt waits
+        self._pulse.timeout.connect(lambda: None)
+        self._pulse.start(PULSE_MS)
+        self._window: Window | None = None
+        self._crashes = 0
+        self.on_session_end: Callable[[], None] = lambda: None
+        self._app.commitDataRequest.connect(lambda manager: self.on_session_end(), Qt.ConnectionType.DirectConnection)
+
+    @property
+    def dark(self) -> bool:
+        """As the desktop's theme says."""
+        return bool(self._app.styleHints().colorScheme() == Qt.ColorScheme.Dark)
+
+    @property
+    def dark_panel(self) -> bool:
+        """Panels are taken for dark unless the desktop says it is light."""
+        return bool(self._app.styleHints().colorScheme() != Qt.ColorScheme.Light)
+
+    def fit(self, memory: Memory) -> None:
+        """Keep the size within the screen and drop a place from which the window could not be dragged."""
+        screens = [screen.availableGeometry() for screen in self._app.screens()]
+        if memory.x is not None and memory.y is not None:
+            title_bar = QtCore.QRect(memory.x, memory.y, memory.width, 32)
+            if not any(screen.intersected(title_bar).width() >= 64 for screen in screens):
+                memory.x = memory.y = None
+        if screens:
+            memory.width = min(memory.width, max(screen.width() for screen in screens))
+            memory.height = min(memory.height, max(screen.height() for screen in screens))
+
+    def adapt(self, window: Window) -> None:
+        """Keep foreign pages out of the window, and dress it when pywebview has made it."""
+        self._window = window
+
+        def accept(page: Any, url: Any, kind: Any, is_main_frame: bool) -> bool:
+            address = url.toString()
+            if not is_main_frame or window.is_own(address) or address in {"about:blank", ""}:
+                return True
+            if address.startswith("data:text/html"):  # the empty page of a hidden start
+                return not window.visible
+            open_outside(address)
+            return False
+
+        def accept_new(page: Any, url: Any, kind: Any, is_main_frame: bool) -> bool:
+            if window.is_own(url.toString()):
+                log.warning("the page asked for a second window")
+            else:
+                open_outside(url.toString())
+            return False
+
+        # Assigned, not derived: pywebview names these classes inside their own methods.
+        view: Any = qt.BrowserView
+        view.WebPage.acceptNavigationRequest = accept
+        view.WebPage.onFeaturePermissionRequested = _refuse_feature
+        view.NavigationHandler.acceptNavigationRequest = accept_new
+        view.on_download_requested = _download
+        window.native.events.before_show += lambda: self._dress(window)
+
+    def set_theme(self, theme: str) -> None:
+        """Dialogs follow, and so does the page's own preference."""
+        scheme = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}.get(theme, Qt.ColorScheme.Unknown)
+        self._gui.call(self._set_scheme, scheme)
+
+    def _set_scheme(self, scheme: Any) -> None:
+        self._app.styleHints().setColorScheme(scheme)
+        if self._window is not None and (view := self._window.native.native) is not None:
+            view.webview.page().setBackgroundColor(QColor(BACKGROUND[self.dark]))
+
+    def bring_up(self, native: Any) -> None:
+        """Show, un-minimise, raise."""
+        self._gui.soon(self._bring_up, native.native)
+
+    def _bring_up(self, view: Any) -> None:
+        view.setWindowState(view.windowState() & ~Qt.WindowState.WindowMinimized)
+        if self._window is not None and self._window.memory.maximized and not view.isVisible():
+            view.showMaximized()
+        view.show()
+        view.raise_()
+        view.activateWindow()
+
+    def note_place(self, native: Any, memory: Memory) -> None:
+        """Read it on the GUI thread."""
+        self._gui.call(_note_place, native.native, memory)
+
+    def ask(self, native: Any, question: str, detail: str, yes: str, no: str) -> bool:
+        """A message box with two named buttons; closing it is ``no``."""
+        return self._gui.call(_ask, native.native, question, detail, yes, no)
+
+    def copy(self, text: str) -> None:
+        """Through Qt's clipboard."""
+        self._gui.call(self._app.clipboard().setText, text)
+
+    def alert(self, title: str, text: str) -> None:
+        """A message box; on the GUI thread, before the loop runs."""
+        QMessageBox.critical(None, title, text)
+
+    def interrupt(self) -> None:
+        """Ends the message box's own loop."""
+        self._gui.soon(self._app.quit)
+
+    def finish(self) -> None:
+        """Delete page before profile, or Qt complains and may crash at exit."""
+        self._app.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+        self._app.processEvents()
+        QtCore.qInstallMessageHandler(None)
+
+    def _dress(self, window: Window) -> None:
+        view = window.native.native
+        page = view.webview.page()
+        page.setBackgroundColor(QColor(BACKGROUND[QColor(view.background_color).lightness() < 128]))
+        for name, value in (
+            ("JavascriptCanAccessClipboard", True),
+            ("JavascriptCanOpenWindows", False),
+            ("NavigateOnDropEnabled", False),
+            ("PluginsEnabled", False),
+            ("FullScreenSupportEnabled", False),
+        ):
+            page.settings().setAttribute(getattr(QWebEngineSettings.WebAttribute, name), value)
+        page.renderProcessTerminated.connect(self._page_died)
+        page.loadFinished.connect(lambda loaded: self._page_loaded(view, loaded))
+        for keys, change in (("Ctrl++", ZOOM_STEP), ("Ctrl+=", ZOOM_STEP), ("Ctrl+-", 1 / ZOOM_STEP), ("Ctrl+0", 0.0)):
+            shortcut = QShortcut(QKeySequence(keys), view)
+            shortcut.activated.connect(lambda change=change: self._zoom(view, change))
+
+    def _zoom(self, view: Any, change: float) -> None:
+        assert self._window is not None  # noqa: S101 # adapt came first
+        memory = self._window.memory
+        memory.zoom = min(max(memory.zoom * change, ZOOM[0]), ZOOM[1]) if change else 1.0
+        view.webview.setZoomFactor(memory.zoom)
+
+    def _page_loaded(self, view: Any, loaded: bool) -> None:
+        assert self._window is not None  # noqa: S101 # adapt came first
+        view.webview.setZoomFactor(self._window.memory.zoom)  # a new page starts at 1
+        if loaded:
+            self._crashes = 0
+
+    def _page_died(self, status: Any, code: int) -> None:
+        self._crashes += 1
+        log.warning("the page's process ended (%s, %d)", status, code)
+        if self._crashes <= CRASHES and self._window is not None:
+            QTimer.singleShot(300, self._window.native.native.webview.reload)
+
+
+def _note_place(view: Any, memory: Memory) -> None:
+    memory.maximized = view.isMaximized()
+    if not (view.isMaximized() or view.isMinimized() or view.isFullScreen()):
+        memory.x, memory.y = view.x(), view.y()
+        memory.width, memory.height = view.width(), view.height()
+
+
+def _ask(view: Any, question: str, detail: str, yes: str, no: str) -> bool:
+    box = QMessageBox(view if view.isVisible() else None)
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setWindowTitle(TITLE)
+    box.setText(question)
+    box.setInformativeText(detail)
+    accept = box.addButton(yes, QMessageBox.ButtonRole.AcceptRole)
+    refuse = box.addButton(no, QMessageBox.ButtonRole.RejectRole)
+    box.setDefaultButton(refuse)
+    box.setEscapeButton(refuse)
+    box.exec()
+    accepted = box.clickedButton() is accept or box.clickedButton() == accept
+    box.deleteLater()
+    return accepted
+
+
+def _refuse_feature(page: Any, url: Any, feature: Any) -> None:
+    page.setFeaturePermission(url, feature, page.PermissionPolicy.PermissionDeniedByUser)
+
+
+def _download(view: Any, download: Any) -> None:
+    """Ask where to save; pywebview's own answer uses calls that Qt 6 does not have."""
+    name = download.downloadFileName()
+    folder = QtCore.QStandardPaths.writableLocation(QtCore.QStandardPaths.StandardLocation.DownloadLocation)
+    path, _ = QFileDialog.getSaveFileName(view, "Save as", str(Path(folder) / name))
+    if not path:
+        download.cancel()
+        return
+    download.setDownloadDirectory(str(Path(path).parent))
+    download.setDownloadFileName(Path(path).name)
+    download.accept()
+
+
+def _message(kind: Any, context: Any, text: str) -> None:
+    if context.category == "js":
+        return  # what the page prints may hold what the user wrote
+    qt_log.log(_LEVELS.get(kind, logging.DEBUG), "%s: %s", context.category, text)

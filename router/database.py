@@ -23,15 +23,20 @@ logging.getLogger("peewee").setLevel(logging.WARNING)  # at DEBUG it writes ever
 
 PRAGMAS: Final = {
     "trusted_schema": 0,
+    "auto_vacuum": "INCREMENTAL",
     "busy_timeout": 5000,
     "foreign_keys": 1,
     "secure_delete": 1,
     "synchronous": "FULL",
+    "fullfsync": 1,  # on macOS a plain fsync does not reach the disk
+    "checkpoint_fullfsync": 1,
+    "cell_size_check": 1,
     "cache_size": -8192,
     "temp_store": "MEMORY",
     "wal_autocheckpoint": 4000,
     "journal_size_limit": 32 * 1024 * 1024,
 }
+FREE_PAGES: Final = 1024  # pages kept for the next rows rather than given back
 WHOLE_CHECK_BYTES: Final = 64 * 1024 * 1024
 BIG_TABLES: Final = frozenset({"bodies", "chunks"})
 _HEADER: Final = b"SQLite format 3\x00"
@@ -213,16 +218,27 @@ def roll_back(db: peewee.SqliteDatabase) -> None:
 
 def checkpoint(db: peewee.SqliteDatabase) -> None:
     """Move what is committed from the log into the file; a failure only means later."""
+    _maintain(db, "PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def tidy(db: peewee.SqliteDatabase) -> None:
+    """Nothing is going on: give the file's free pages back and empty the log, which still holds deleted text."""
+    free = int(db.execute_sql("PRAGMA freelist_count").fetchone()[0])
+    if free > FREE_PAGES:
+        _maintain(db, f"PRAGMA incremental_vacuum({free - FREE_PAGES // 2})")
+    _maintain(db, "PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _maintain(db: peewee.SqliteDatabase, pragma: str) -> None:
     try:
-        db.execute_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        db.execute_sql(pragma).fetchall()
     except (peewee.PeeweeException, sqlite3.Error) as error:
-        log.warning("the database's log can't be moved into the file now: %s", type(error).__name__)
+        log.warning("%s failed for now: %s", pragma, type(error).__name__)
 
 
 def close_database(db: peewee.SqliteDatabase) -> None:
     """Close the connection; SQLite then moves its log into the file."""
     try:
-        db.execute_sql("PRAGMA optimize")
         db.close()
     except (peewee.PeeweeException, sqlite3.Error) as error:
         log.warning("closing the database failed: %s", type(error).__name__)

@@ -153,7 +153,8 @@ class JobRows:
             return list(
                 db.execute_sql(
                     "SELECT seq, data FROM chunks JOIN jobs ON jobs.row_id = chunks.job "
-                    "WHERE jobs.id = ?1 AND try_no = ?2 AND seq >= ifnull((SELECT max(seq) FROM chunks AS earlier "
+                    "WHERE jobs.id = ?1 AND chunks.try_no = ?2 "
+                    "AND seq >= ifnull((SELECT max(seq) FROM chunks AS earlier "
                     "WHERE earlier.job = jobs.row_id AND earlier.try_no = ?2 AND earlier.seq <= ?3 + 1), 0) "
                     "ORDER BY seq",
                     (job_id, try_no, after_seq),

@@ -31,10 +31,14 @@ DISK_FAULTS = frozenset(
 )
 
 
+def _inner(error: BaseException) -> BaseException:
+    """SQLite's own exception behind peewee's."""
+    return getattr(error, "orig", error)
+
+
 def sqlite_code(error: BaseException) -> int:
     """SQLite's primary result code behind ``error``; 0 when it isn't SQLite's."""
-    inner = error.args[0] if isinstance(error, peewee.PeeweeException) and error.args else error
-    return int(getattr(inner, "sqlite_errorcode", 0)) & 0xFF
+    return int(getattr(_inner(error), "sqlite_errorcode", 0)) & 0xFF
 
 
 def is_disk_fault(error: BaseException) -> bool:
@@ -50,17 +54,10 @@ def as_store_error(error: BaseException) -> StoreError:
     if code == sqlite3.SQLITE_FULL:
         return StoreError("The disk of the data folder is full; nothing was stored.")
     if code == sqlite3.SQLITE_CONSTRAINT:
-        return StoreError("The database refused a row that breaks one of its rules.", duplicate=_is_unique(error))
-    return StoreError(f"The database could not store it ({_name(error)}).")
-
-
-def _is_unique(error: BaseException) -> bool:
-    return "UNIQUE" in str(error)
-
-
-def _name(error: BaseException) -> str:
-    inner = error.args[0] if isinstance(error, peewee.PeeweeException) and error.args else error
-    return str(getattr(inner, "sqlite_errorname", type(inner).__name__))
+        return StoreError("The database refused a row that breaks one of its rules.", duplicate="UNIQUE" in str(error))
+    return StoreError(
+        f"The database could not store it ({getattr(_inner(error), 'sqlite_errorname', type(error).__name__)})."
+    )
 
 
 class Work:
@@ -96,7 +93,7 @@ class Put(Work):
 
     silent = True
 
-    def __init__(self, sql: str, params: Params) -> None:
+    def __init__(self, sql: str, params: Params = ()) -> None:
         self.sql = sql
         self.params = params
 

@@ -18,7 +18,11 @@ PASSED_OVER_S = 60.0
 
 @dataclass(slots=True)
 class _Line:
-    """Jobs of one (class, person, model), oldest first, and how long its head has been passed over."""
+    """Jobs of one (class, person, model), oldest first, and how often and since when its head has been passed over.
+
+    Jobs that already waited when that began (tickets up to ``horizon``) are a backlog that ends by itself and is
+    drained without counting; those that came later and are younger count, so that newcomers can't starve anybody.
+    """
 
     batch: bool
     person: str
@@ -27,13 +31,17 @@ class _Line:
     heap: list[tuple[int, int, Job]] = field(default_factory=list)
     passed: int = 0
     passed_since: float | None = None
+    horizon: int = 0
 
     def head(self) -> tuple[int, int, Job] | None:
         while self.heap and self.heap[0][2].ticket != self.heap[0][1]:
             heapq.heappop(self.heap)
         return self.heap[0] if self.heap else None
 
-    def starved(self, now: float) -> bool:
+    def first(self, now: float) -> bool:
+        """Whether its head goes before everything else: moved to the front, or starved."""
+        if self.heap[0][0] < 0:
+            return True
         late = self.passed_since is not None and now - self.passed_since >= PASSED_OVER_S
         return late or self.passed >= PASSED_OVER_MAX
 
@@ -74,7 +82,7 @@ class Lane:
             self.waiting -= 1
 
     def to_front(self, job: Job) -> None:
-        """Let a waiting job be the oldest of all."""
+        """Let a waiting job be the next of all."""
         if job.ticket and job.lane is self:
             self.remove(job)
             self._front -= 1
@@ -88,16 +96,17 @@ class Lane:
         if not heads:
             return None
         chosen = self._choose(heads, resident, now)
-        seq, _, job = chosen.heap[0]
-        for line in heads:
-            if line is not chosen and line.heap[0][0] < seq:
-                line.passed += 1
-                if line.passed_since is None:
-                    line.passed_since = now
-        heapq.heappop(chosen.heap)
-        chosen.passed, chosen.passed_since = 0, None
+        seq, ticket, job = heapq.heappop(chosen.heap)
         self._turns += 1
-        chosen.turn = self._turns
+        for line in heads:
+            if line.person == chosen.person and line.batch == chosen.batch:
+                line.turn = self._turns
+            if line is not chosen and line.heap[0][0] < seq:
+                if line.passed_since is None:
+                    line.passed_since, line.horizon = now, self._tickets
+                elif ticket > line.horizon:
+                    line.passed += 1
+        chosen.passed, chosen.passed_since = 0, None
         job.ticket = 0
         self.waiting -= 1
         return job
@@ -111,25 +120,27 @@ class Lane:
 
     @staticmethod
     def _choose(heads: list[_Line], resident: Callable[[str], bool], now: float) -> _Line:
-        """[1] starved, [2] interactive, [3] resident model, [4] the person served longest ago, [5] oldest."""
+        """[1] front or starved, [2] interactive, [3] resident model, [4] the person served longest ago, [5] oldest."""
         if len(heads) == 1:
             return heads[0]
-        starved = [line for line in heads if line.starved(now)]
-        if starved:
-            return min(starved, key=lambda line: line.heap[0][0])
+        first = [line for line in heads if line.first(now)]
+        if first:
+            return min(first, key=lambda line: line.heap[0][0])
         interactive = [line for line in heads if not line.batch] or heads
-        loaded = [line for line in interactive if resident(line.model)]
+        warm = {model: resident(model) for model in {line.model for line in interactive}}
+        loaded = [line for line in interactive if warm[line.model]]
         if loaded:
             return min(loaded, key=lambda line: (line.turn, line.heap[0][0]))
         return min(interactive, key=lambda line: line.heap[0][0])
 
     def order(self, resident: Callable[[str], bool]) -> Iterator[Job]:
-        """The waiting jobs, roughly in the order they will run (starvation not foreseen)."""
+        """The waiting jobs, roughly in the order they will run (starvation and turns of persons not foreseen)."""
+        warm = {model: resident(model) for model in {line.model for line in self._lines.values()}}
         entries = [
-            (line.batch, not resident(line.model), seq, ticket, job)
+            (seq >= 0, line.batch, not warm[line.model], seq, ticket, job)
             for line in self._lines.values()
             for seq, ticket, job in line.heap
             if job.ticket == ticket
         ]
-        entries.sort(key=lambda entry: entry[:4])
-        return (entry[4] for entry in entries)
+        entries.sort(key=lambda entry: entry[:5])
+        return (entry[5] for entry in entries)

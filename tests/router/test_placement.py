@@ -1,0 +1,208 @@
+"""Who is chosen, why, and what is said of everybody else."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.placement import Decision, HolderView, Route, Word, place
+
+Pair = tuple[str, str]
+
+
+def view(node: str = "here", engine: str = "e", **changes: Any) -> HolderView:
+    given: dict[str, Any] = {
+        "node": node,
+        "engine": engine,
+        "model": "m",
+        "local": node == "here",
+        "warm": True,
+        "in_flight": 0,
+        "waiting": 0,
+        "width": 1,
+    }
+    return HolderView(**(given | changes))
+
+
+def words(decision: Decision) -> dict[str, str]:
+    return {verdict.node: verdict.verdict for verdict in decision.verdicts}
+
+
+def chosen(decision: Decision) -> str | None:
+    return decision.chosen.node if decision.chosen else None
+
+
+PEER_WARM, PEER_COLD = view("peer-w"), view("peer-c", warm=False)
+HERE_WARM, HERE_COLD = view(), view(warm=False)
+
+
+@pytest.mark.parametrize(
+    ("route", "order"),
+    [
+        (Route.PEERS_FIRST, ["peer-warm", "local-warm", "peer-cold", "local-cold"]),
+        (Route.LOCAL_FIRST, ["local-warm", "local-cold", "peer-warm", "peer-cold"]),
+        (Route.FASTEST, ["peer-warm", "local-warm", "peer-cold", "local-cold"]),
+        ("", ["peer-warm", "local-warm", "peer-cold", "local-cold"]),
+    ],
+)
+def test_each_policy_takes_the_first_free_class_of_its_order(route: str, order: list[str]) -> None:
+    holders = {
+        "peer-warm": view("p1"),
+        "peer-cold": view("p2", warm=False),
+        "local-warm": view("here", "warm"),
+        "local-cold": view("here", "cold", warm=False),
+    }
+    while holders:
+        if len(holders) == 1:
+            holders["full"] = view("p9", in_flight=1)  # so that there is something to compare
+        best = next(reason for reason in order if reason in holders)
+        decision = place(list(holders.values()), route=route)
+        assert (decision.reason, decision.chosen) == (best, holders[best])
+        del holders[best]
+        holders.pop("full", None)
+
+
+def test_every_candidate_gets_its_verdict() -> None:
+    blocked = [word for word in Word if word not in (Word.WARM, Word.COLD, Word.BUSY, Word.TRIED)]
+    views = [
+        view("warm"),
+        view("cold", warm=False),
+        view("busy", in_flight=1),
+        view("tried"),
+        *(view(word, blocked=word, detail=f"because {word}") for word in blocked),
+    ]
+    decision = place(views, frozenset({("tried", "e")}))
+    assert words(decision) == {word.value: word.value for word in Word}
+    assert {verdict.detail for verdict in decision.verdicts} == {"", *(f"because {word}" for word in blocked)}
+
+
+@pytest.mark.parametrize("word", [w for w in Word if w not in (Word.WARM, Word.COLD, Word.BUSY, Word.TRIED)])
+def test_a_blocked_holder_is_never_chosen_while_another_can_serve(word: Word) -> None:
+    for other in (PEER_WARM, PEER_COLD, HERE_WARM, HERE_COLD, view(in_flight=5, waiting=5)):
+        assert place([view("x", blocked=word), other]).chosen == other
+        assert place([other, view("here", "f", blocked=word)]).chosen == other
+
+
+@pytest.mark.parametrize("word", [Word.PAUSED, Word.DRAINING])
+def test_a_job_waits_here_while_this_computer_is_paused_or_draining(word: Word) -> None:
+    here = view(blocked=word)
+    for views in ([here], [view("p", blocked=Word.UNHEALTHY), here]):
+        decision = place(views)
+        assert (decision.chosen, decision.reason) == (here, f"waits-{word}")
+        assert words(decision)["here"] == word
+
+
+def test_a_paused_peer_keeps_nothing() -> None:
+    assert place([view("p", blocked=Word.PAUSED)]).chosen is None
+    assert place([view("p", blocked=Word.PAUSED), view("q", blocked=Word.DRAINING)]).chosen is None
+
+
+@pytest.mark.parametrize("word", [Word.MISSING, Word.UNHEALTHY, Word.UNTRUSTED, Word.UNFIT])
+def test_nobody_is_chosen_when_nobody_can(word: Word) -> None:
+    decision = place([view(blocked=word, detail="why")])
+    assert (decision.chosen, decision.reason) == (None, "nobody")
+    assert (decision.verdicts[0].verdict, decision.verdicts[0].detail) == (word, "why")
+    assert place([]).chosen is None
+
+
+def test_a_tried_holder_is_out_even_when_it_is_the_only_or_paused_one() -> None:
+    tried = frozenset({("here", "e")})
+    assert place([HERE_WARM], tried).chosen is None
+    assert place([view(blocked=Word.PAUSED)], tried).chosen is None
+    assert place([HERE_WARM, view(engine="f")], tried).chosen == view(engine="f")
+    assert words(place([HERE_WARM], tried)) == {"here": "tried"}
+
+
+def test_one_holder_needs_no_comparison_and_gets_the_same_answer() -> None:
+    for only in (PEER_WARM, PEER_COLD, HERE_WARM, HERE_COLD, view(in_flight=1), view(waiting=1)):
+        short, full = place([only]), place([only, view("x", blocked=Word.MISSING)])
+        assert (short.chosen, short.reason, short.verdicts[0]) == (full.chosen, full.reason, full.verdicts[0])
+
+
+def test_a_full_holder_is_busy_by_what_runs_and_what_waits() -> None:
+    assert words(place([view(in_flight=1)])) == {"here": "busy"}
+    assert words(place([view(waiting=1)])) == {"here": "busy"}
+    assert words(place([view(in_flight=1, waiting=6, width=8)])) == {"here": "warm"}
+
+
+def test_within_a_class_fewest_in_flight_then_longest_unused_then_most_memory() -> None:
+    views = [
+        view("p1", in_flight=1, width=8, last_used=1, free_vram_bytes=9),
+        view("p2", in_flight=0, width=8, last_used=7, free_vram_bytes=9),
+        view("p3", in_flight=0, width=8, last_used=5, free_vram_bytes=1),
+        view("p4", in_flight=0, width=8, last_used=5, free_vram_bytes=2),
+    ]
+    ranked = []
+    while len(views) > 1:
+        best = place(views).chosen
+        assert best is not None
+        ranked.append(best.node)
+        views.remove(best)
+    assert ranked == ["p4", "p3", "p2"]
+
+
+def test_the_fattest_computer_does_not_get_everything() -> None:
+    used = {"fat": 0.0, "thin": 0.0}
+    picks = []
+    for now in range(1, 11):
+        views = [view(n, last_used=at, free_vram_bytes=99 if n == "fat" else 1) for n, at in used.items()]
+        picked = chosen(place(views))
+        assert picked is not None
+        picks.append(picked)
+        used[picked] = now
+    assert picks.count("fat") == picks.count("thin") == 5
+
+
+def test_with_nobody_free_the_shortest_wait_is_taken_and_ties_go_to_a_warm_then_another_computer() -> None:
+    long, short = view("p1", in_flight=1, waiting=3), view("p2", in_flight=8, waiting=4, width=8)
+    decision = place([long, short, view(in_flight=1, waiting=1)])
+    assert (decision.chosen, decision.reason) == (short, "shortest-wait")
+    tie = [view(in_flight=1, warm=False), view("p", in_flight=1, warm=False), view("here", "w", in_flight=1)]
+    assert place(tie).chosen == tie[2]
+    assert place(tie[:2]).chosen == tie[1]
+
+
+VIEWS = st.lists(
+    st.builds(
+        view,
+        st.sampled_from(["here", "p1", "p2", "p3"]),
+        st.sampled_from(["e", "f"]),
+        warm=st.booleans(),
+        in_flight=st.integers(0, 3),
+        waiting=st.integers(0, 3),
+        width=st.integers(1, 3),
+        last_used=st.floats(0, 9),
+        free_vram_bytes=st.integers(0, 9),
+        blocked=st.none() | st.sampled_from([Word.PAUSED, Word.DRAINING, Word.UNHEALTHY, Word.UNTRUSTED, Word.UNFIT]),
+    ),
+    max_size=6,
+    unique_by=lambda v: (v.node, v.engine),
+)
+TRIED = st.frozensets(st.tuples(st.sampled_from(["here", "p1", "p2", "p3"]), st.sampled_from(["e", "f"])))
+
+
+@given(VIEWS, TRIED, st.sampled_from(["", *Route]))
+def test_somebody_usable_is_always_found_and_nobody_else(
+    views: list[HolderView], tried: frozenset[Pair], route: str
+) -> None:
+    decision = place(views, tried, route)
+    assert [(v.node, v.engine) for v in decision.verdicts] == [(v.node, v.engine) for v in views]
+    open_ones = [v for v in views if (v.node, v.engine) not in tried]
+    usable = [v for v in open_ones if v.blocked is None]
+    kept = [v for v in open_ones if v.local and v.blocked in (Word.PAUSED, Word.DRAINING)]
+    assert (decision.chosen is not None) == bool(usable or kept)
+    if decision.chosen is not None:
+        assert decision.chosen in (usable or kept)
+        if any(v.free for v in usable):
+            assert decision.chosen.free
+    assert decision == place(views, tried, route)
+
+
+@given(VIEWS)
+def test_the_order_of_the_candidates_does_not_matter_for_the_class(views: list[HolderView]) -> None:
+    reasons = {place(list(order)).reason for order in itertools.islice(itertools.permutations(views), 24)}
+    assert len(reasons) == 1 or len(views) == 0

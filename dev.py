@@ -275,9 +275,13 @@ def lint(arguments: list[str]) -> int:
 
 
 def bench(arguments: list[str]) -> int:
-    set_up("test")
+    names = sorted(path.stem for path in (ROOT / "tests" / "bench").glob("[a-z]*.py"))
+    name, *rest = arguments if arguments and arguments[0] in names else ["through", *arguments]
+    steps = set_up("test")
+    if sys.platform == "linux":
+        system_packages.have(steps, "programs-bench", "programs of the benchmarks", ("gcc", "libc6-dev"))
     os.environ.setdefault("QUORUM_STARTER_MODEL", str(MODEL))
-    return 0 if shown("benchmarks", [PYTHON, "-m", "tests.bench", *arguments]) else 1
+    return 0 if shown(f"benchmark '{name}' of: {', '.join(names)}", [PYTHON, f"tests/bench/{name}.py", *rest]) else 1
 
 
 def docs(arguments: list[str]) -> int:
@@ -309,7 +313,7 @@ VERBS = {
     "run": (run, "set up, then start Quorum; further arguments are quorum's, e.g. 'run serve --port 0'"),
     "test": (test, "set up, then run every test; '--level N' runs one level, further arguments are pytest's"),
     "lint": (lint, "check style, types and the rules of the repository"),
-    "bench": (bench, "run the benchmarks"),
+    "bench": (bench, "run the benchmark 'through', or the one named first; further arguments are its own"),
     "docs": (docs, "write the tables of the README anew; '--check' only compares"),
     "build": (build, "say what can be built"),
 }

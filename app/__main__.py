@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -49,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case None:
-            return _desktop(arguments)
+            from app import shell
+
+            return shell.run(_options(arguments), hidden=arguments.hidden)
         case "serve":
             from app.commands import serve
 
@@ -73,9 +74,8 @@ def _command(arguments: argparse.Namespace) -> int:
 
 def _options(arguments: argparse.Namespace) -> NodeOptions:
     """What the flags say to the node."""
-    from router.node import NodeOptions
-
     from app.commands.arguments import data_dir
+    from router.node import NodeOptions
 
     return NodeOptions(
         data_dir=data_dir(arguments),
@@ -83,26 +83,6 @@ def _options(arguments: argparse.Namespace) -> NodeOptions:
         discovery=not getattr(arguments, "no_discovery", False),
         log_level=getattr(arguments, "log_level", "info"),
     )
-
-
-def _desktop(arguments: argparse.Namespace) -> int:
-    """The window and the tray; headless, and saying why, where they can't be."""
-    from app.commands.output import complain
-
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        reason = "There is no display here: Quorum serves without its window."
-    elif importlib.util.find_spec("webview") is None:
-        reason = (
-            "The window's packages are not installed: Quorum serves without it. To get it: python3 dev.py setup desktop"
-        )
-    else:
-        from app import shell
-
-        return shell.run(_options(arguments), hidden=arguments.hidden)
-    complain(reason)
-    from app.commands import serve
-
-    return serve.run(_options(arguments))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 QUESTION = "Say hello in one short sentence."
 CHILD_S = 60.0
+MODEL_S = 20.0
 
 
 class AbsentError(Exception):
@@ -83,30 +84,33 @@ async def _all(folder: Path, tell: Callable[[Part], None]) -> list[Part]:
         tell(parts[-1])
         return state == "ok"
 
-    overrides: dict[str, Any] = {"port": 0, "peer_port": 0, "find_models": False, "builtin_engine": True}
-    node = Node(NodeOptions(data_dir=folder, overrides=overrides, discovery=False, log_level="warning"))
-    if not await part("node", 15, lambda: _start(node)):
+    node: Node | None = None
+
+    async def start() -> str:
+        nonlocal node
+        overrides = {"port": 0, "peer_port": 0, "find_models": False, "builtin_engine": True}
+        node = Node(NodeOptions(data_dir=folder, overrides=overrides, discovery=False, log_level="warning"))
+        await node.start()
+        return node.address
+
+    async def stop() -> str:
+        if node is not None:
+            await node.stop()
+        return "ended in order"
+
+    if not await part("node", 15, start) or node is None:
         return parts
     client = Client(node.address, node.control_token, folder)
+    page = f"{node.address}/#token={node.control_token}"
     try:
         await part("page", 10, lambda: asyncio.to_thread(_page, client))
         await part("store", 10, lambda: asyncio.to_thread(_store, client))
         await part("model", 120, lambda: asyncio.to_thread(_answer, client))
-        await part("window", CHILD_S + 5, lambda: asyncio.to_thread(_window, node))
+        await part("window", CHILD_S + 5, lambda: asyncio.to_thread(_window, page))
         await part("tray", CHILD_S + 5, lambda: asyncio.to_thread(_tray))
     finally:
-        await part("stop", 15, lambda: _stop(node))
+        await part("stop", 15, stop)
     return parts
-
-
-async def _start(node: Node) -> str:
-    await node.start()
-    return node.address
-
-
-async def _stop(node: Node) -> str:
-    await node.stop()
-    return "ended in order"
 
 
 def _page(client: Client) -> str:
@@ -127,12 +131,21 @@ def _store(client: Client) -> str:
     return "a conversation was written, read and deleted"
 
 
+def _appears(client: Client) -> bool:
+    """Whether the starter model is offered; engines start after the node answers, so it is waited for."""
+    deadline = time.monotonic() + MODEL_S
+    for event in client.events():
+        models = json.loads(event.data).get("models") if event.name in ("snapshot", "change") else None
+        if any(model["name"] == STARTER_NAME and not model["problem"] for model in models or ()):
+            return True
+        if time.monotonic() > deadline:
+            return False
+    return False
+
+
 def _answer(client: Client) -> str:
     """Stream an answer of the starter model on the built-in engine."""
-    names = {
-        model["name"] for model in client.call("GET", "/local/v1/models") if model["local"] and not model["problem"]
-    }
-    if STARTER_NAME not in names:
+    if not _appears(client):
         raise RuntimeError("the starter model is not there; run 'python3 dev.py setup', or set QUORUM_STARTER_MODEL")
     body = {
         "model": STARTER_NAME,
@@ -179,15 +192,14 @@ def _child(*arguments: str, stdin: str = "") -> dict[str, Any]:
 
 
 def _need_window_packages() -> None:
-    if importlib.util.find_spec("webview") is None or (
-        sys.platform == "linux" and importlib.util.find_spec("PySide6") is None
-    ):
+    needed = ("webview", "PySide6") if sys.platform == "linux" else ("webview",)
+    if any(importlib.util.find_spec(name) is None for name in needed):
         raise AbsentError("the window's packages are not installed")
 
 
-def _window(node: Node) -> str:
+def _window(page: str) -> str:
     _need_window_packages()
-    seen = _child("window", stdin=f"{node.address}/#token={node.control_token}\n")
+    seen = _child("window", stdin=f"{page}\n")
     if "quorum" not in str(seen["title"]).lower() or not str(seen["text"]).strip():
         raise RuntimeError(f"the page did not appear in the window: {seen}")
     return f"'{seen['title']}' off-screen"

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from app import display
+
 LOAD_S = 25.0
 
 
@@ -27,9 +29,7 @@ def window() -> dict[str, Any]:
     address = sys.stdin.readline().strip()
     if sys.platform == "linux":
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
-        os.environ["QT_API"] = "pyside6"
-        if os.geteuid() == 0:
-            os.environ["QTWEBENGINE_DISABLE_SANDBOX"] = "1"
+        display.prepare()
     import webview
 
     seen: dict[str, Any] = {"title": "", "text": ""}

@@ -14,7 +14,7 @@ from router.jobs import Job, Origin
 from router.web import ollama_shapes as shapes
 from router.web.answers import json_answer, ollama_error
 from router.web.canonical import Checked, check
-from router.web.guard import key_id
+from router.web.keys import key_id
 from router.web.service import Service
 from router.web.sink import job_headers, stream_answer, whole_answer
 from router.web.strict_json import decode

@@ -6,6 +6,7 @@ import base64
 import binascii
 import datetime
 import re
+import time
 from typing import Any
 
 import msgspec
@@ -13,7 +14,8 @@ import msgspec
 from router.chunks import numbers, payloads
 from router.errors import BadRequestError
 from router.jobs import Job
-from router.wire import Ended, ErrorInfo, ModelInfo, State
+from router.web.answers import Shape, stream_error
+from router.wire import Ended, ModelInfo, State
 
 _OPTIONS = {
     "temperature": "temperature",
@@ -148,7 +150,7 @@ class OllamaStream:
         """An error line when the answer broke off."""
         if ended.error is None:
             return b""
-        return msgspec.json.encode(_error(ended.error)) + b"\n"
+        return stream_error(Shape.OLLAMA, ended.error)
 
     def _line(self, payload: bytes) -> bytes:
         try:
@@ -220,7 +222,7 @@ def ending(reason: str, facts: dict[str, Any], job: Job) -> dict[str, Any]:
     """The counts and durations (nanoseconds) of a last line."""
     counts = numbers(facts)
     timings = facts.get("timings") or {}
-    total_s = max(0.0, job.updated_at - job.created_at)
+    total_s = max(0.0, time.time() - job.created_at)
     return {
         "done_reason": "length" if reason == "length" else "stop",
         "total_duration": int(total_s * 1e9),
@@ -254,10 +256,6 @@ def details(model: ModelInfo) -> dict[str, Any]:
         "parameter_size": model.parameters,
         "quantization_level": model.quantisation,
     }
-
-
-def _error(error: ErrorInfo) -> dict[str, Any]:
-    return {"error": error.message, "code": error.code, "hint": error.hint}
 
 
 def stamp(at: float) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from router.engines.base import Kind
 from router.errors import ModelNotFoundError
 from router.jobs import Job, Origin
-from router.web.answers import json_answer, openai_error
+from router.web.answers import Shape, json_answer, openai_error, stream_error
 from router.web.canonical import check
-from router.web.guard import key_id
+from router.web.keys import key_id
 from router.web.service import Service
 from router.web.sink import job_headers, stream_answer, whole_answer
 from router.web.strict_json import decode
@@ -36,7 +35,7 @@ class OpenAIStream:
         """An error event instead of ``[DONE]``: the answer broke off."""
         if ended.error is None:
             return b""
-        return b"data: %b\n\n" % msgspec.json.encode({"error": openai_shape(ended.error)})
+        return stream_error(Shape.OPENAI, ended.error)
 
 
 def waiting_comment(state: State) -> bytes:
@@ -44,12 +43,6 @@ def waiting_comment(state: State) -> bytes:
     facts = {"place": state.place, "eta_s": state.eta_s, "pct": state.loading_pct, "node": state.node}
     said = " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
     return f": {state.state} {said}".rstrip().encode() + b"\n\n"
-
-
-def openai_shape(error: ErrorInfo) -> dict[str, Any]:
-    """An error as OpenAI's clients read it."""
-    kind = "invalid_request_error" if 400 <= error.status < 500 else "server_error"
-    return {"message": f"{error.message} {error.hint}".strip(), "type": kind, "code": error.code, "param": None}
 
 
 class OpenAIRoutes:

@@ -95,11 +95,20 @@ class QueueFullError(QuorumError):
 
 
 class EngineFault(QuorumError):
-    """An engine refused, crashed or hung. ``retryable`` says whether another holder may be asked."""
+    """An engine refused, crashed or hung. ``retryable``: another holder may be asked; ``crashed``: its process died."""
 
-    def __init__(self, message: str, hint: str = "", *, code: str = "engine_failed", retryable: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        code: str = "engine_failed",
+        retryable: bool = True,
+        crashed: bool = False,
+    ) -> None:
         super().__init__(code, message, hint)
         self.retryable = retryable
+        self.crashed = crashed
 
 
 class StoreError(QuorumError):

@@ -38,7 +38,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one attempt, as a value. Times are seconds since the attempt began."""
+    """The end of one attempt, as a value. Times are seconds since it began; ``crashed``: the engine's process died."""
 
     result: Result
     error: ErrorInfo | None = None
@@ -50,6 +50,7 @@ class Outcome:
     completion_tokens: int | None = None
     prefill_per_s: float | None = None
     tokens_per_s: float | None = None
+    crashed: bool = False
 
 
 class Reader(Protocol):
@@ -203,7 +204,7 @@ class Job:
 
     @property
     def queued_s(self) -> float:
-        """Seconds from acceptance to the start of the try that served it."""
+        """Seconds from acceptance to the start of the first try."""
         return (self.started_mono or self.created_mono) - self.created_mono
 
     def info(self, place: int | None = None) -> JobInfo:
@@ -229,6 +230,31 @@ class Job:
             key=self.person or None,
             error=self.error,
             receipt=self.receipt,
+        )
+
+    def served(self, outcome: Outcome | None, now_mono: float) -> Receipt | None:
+        """What the user is told once the job has ended; None when nobody was ever chosen."""
+        decision = self.decision
+        chosen = decision.chosen if decision else None
+        if decision is None or chosen is None:
+            return None
+        return Receipt(
+            node=chosen.node,
+            engine=chosen.engine,
+            model=chosen.model,
+            digest=self.digest,
+            reason=decision.reason,
+            verdicts=list(decision.verdicts),
+            tries=list(self.tries),
+            queued_s=round((self.started_mono or now_mono) - self.created_mono, 4),
+            loading_s=round(self.loading_s, 4),
+            ttft_s=outcome.ttft_s if outcome else None,
+            total_s=round(now_mono - self.created_mono, 4),
+            prompt_tokens=outcome.prompt_tokens if outcome else None,
+            cached_tokens=outcome.cached_tokens if outcome else None,
+            completion_tokens=outcome.completion_tokens if outcome else None,
+            prefill_per_s=outcome.prefill_per_s if outcome else None,
+            tokens_per_s=outcome.tokens_per_s if outcome else None,
         )
 
     def news(self, place: int | None = None) -> State:

@@ -46,7 +46,7 @@ class Registry:
         self.changed = changed
         self._node_name = node_name
         self._uses: dict[tuple[str, str], _Use] = {}
-        self._found: dict[tuple[str, bool], list[tuple[str, EngineModel]]] = {}
+        self._found: dict[str, list[tuple[str, EngineModel]]] = {}
 
     # -- engines
 
@@ -57,11 +57,11 @@ class Registry:
         self._found.clear()
 
     def remove(self, engine_id: str) -> Engine | None:
-        """The engine is gone, and with it its models."""
+        """The engine is gone, and with it its models; what still runs there is counted to its end."""
         engine = self.engines.pop(engine_id, None)
         self.snapshots.pop(engine_id, None)
         self._found.clear()
-        for key in [key for key in self._uses if key[0] == engine_id]:
+        for key in [key for key, use in self._uses.items() if key[0] == engine_id and not use.in_flight]:
             del self._uses[key]
         self.changed()
         return engine
@@ -81,7 +81,7 @@ class Registry:
 
     def find(self, name: str, kind: Kind = Kind.CHAT) -> list[Holder]:
         """All holders of the model called ``name``, by digest where one is known. Raises ModelNotFoundError."""
-        key = (name, kind is Kind.EMBEDDING)
+        key = _normal(name)
         found = self._found.get(key)
         if found is None:
             found = self._found[key] = self._resolve(name)
@@ -137,6 +137,8 @@ class Registry:
         use = self._uses.setdefault((engine_id, model), _Use())
         use.in_flight += change
         use.last_used = now
+        if not use.in_flight and engine_id not in self.engines:
+            del self._uses[engine_id, model]
 
     # -- looks
 

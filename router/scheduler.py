@@ -18,7 +18,7 @@ from router.lanes import Lane
 from router.placement import Decision, HolderView
 from router.registry import Registry
 from router.states import JobState, NodeMode, check_job
-from router.wire import Ended, ErrorInfo, Receipt, Try
+from router.wire import Ended, ErrorInfo, Try
 
 INTERACTIVE_MAX = 512
 BATCH_MAX = 10_000
@@ -26,6 +26,8 @@ BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 60.0
 CRASHES_MAX = 3
 EMBEDDING_WIDTH = 4
+
+_POISON = failure("poison", "This job stopped the node or its engine three times.")
 
 
 class Effects(Protocol):
@@ -68,6 +70,7 @@ class Scheduler:
         self._route = route
         self._jitter = jitter
         self._batch_live = 0
+        self._batch_running = 0
         self._stopping = False
 
     # -- the doors
@@ -98,7 +101,7 @@ class Scheduler:
         self.jobs[job.id] = job
         self._batch_live += job.batch
         if job.crashes >= CRASHES_MAX:
-            self._end(job, JobState.FAILED, failure("poison", "This job stopped the node or its engine three times."))
+            self._end(job, JobState.FAILED, _POISON)
             return
         self._replace(job)
 
@@ -157,10 +160,17 @@ class Scheduler:
                 self._end(job, JobState.FAILED, error, outcome)
             case Result.STOPPED:
                 self._move(job, JobState.QUEUED)
+            case Result.FAILED if self._poisonous(job, outcome):
+                self._end(job, JobState.FAILED, _POISON, outcome)
             case Result.FAILED:
                 self._failed(job, error or failure("engine_failed", "The engine failed."))
         self._check_drained()
         self._pump(lane)
+
+    @staticmethod
+    def _poisonous(job: Job, outcome: Outcome) -> bool:
+        job.crashes += outcome.crashed
+        return outcome.crashed and job.crashes >= CRASHES_MAX
 
     def _failed(self, job: Job, error: ErrorInfo) -> None:
         """Another holder at once, else another round after a backoff, else the end."""
@@ -227,7 +237,8 @@ class Scheduler:
                 )
             )
         decision = placement.place(views, frozenset(job.tried), self._route())
-        job.decision = decision
+        if decision.chosen is not None or job.decision is None:
+            job.decision = decision  # else the receipt goes on naming the holder that was tried last
         return decision
 
     def _place_or_none(self, job: Job) -> Decision | None:
@@ -263,6 +274,7 @@ class Scheduler:
                 return
             lane.in_flight += 1
             self.running += 1
+            self._batch_running += job.batch
             job.try_no += 1
             job.try_mono = self._clock.mono()
             if job.started_mono is None:
@@ -280,6 +292,7 @@ class Scheduler:
         assert lane is not None  # noqa: S101 - a running job was picked from a lane
         lane.in_flight -= 1
         self.running -= 1
+        self._batch_running -= job.batch
         self._registry.used(lane.engine, job.lane_model, self._clock.mono(), -1)
         return lane
 
@@ -302,7 +315,7 @@ class Scheduler:
         job.error = error
         job.completed_at = self._clock.wall()
         job.why = ""
-        job.receipt = self._receipt(job, outcome)
+        job.receipt = job.served(outcome, self._clock.mono())
         self._move(job, state)
         job.answer.finish(Ended(state=state, receipt=job.receipt, error=error))
         if job.on_end is not None:
@@ -322,30 +335,6 @@ class Scheduler:
                     duration_s=round(duration_s, 4),
                 )
             )
-
-    def _receipt(self, job: Job, outcome: Outcome | None) -> Receipt | None:
-        decision = job.decision
-        chosen = decision.chosen if decision else None
-        if decision is None or chosen is None:
-            return None
-        return Receipt(
-            node=chosen.node,
-            engine=chosen.engine,
-            model=chosen.model,
-            digest=job.digest,
-            reason=decision.reason,
-            verdicts=list(decision.verdicts),
-            tries=list(job.tries),
-            queued_s=round(job.queued_s, 4),
-            loading_s=round(job.loading_s, 4),
-            ttft_s=outcome.ttft_s if outcome else None,
-            total_s=round(self._clock.mono() - job.created_mono, 4),
-            prompt_tokens=outcome.prompt_tokens if outcome else None,
-            cached_tokens=outcome.cached_tokens if outcome else None,
-            completion_tokens=outcome.completion_tokens if outcome else None,
-            prefill_per_s=outcome.prefill_per_s if outcome else None,
-            tokens_per_s=outcome.tokens_per_s if outcome else None,
-        )
 
     # -- the node's mode
 
@@ -387,7 +376,7 @@ class Scheduler:
         return len(self.jobs) - self.running
 
     def _interactive_waiting(self) -> int:
-        return len(self.jobs) - self.running - self._batch_live
+        return len(self.jobs) - self.running - (self._batch_live - self._batch_running)
 
     def _retry_after_s(self) -> float:
         """Seconds until a place is likely: the mean time of recent jobs isn't known yet, so one per waiting second."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-    from router.node import NodeOptions
+    from router.settings import NodeOptions
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +75,7 @@ def _command(arguments: argparse.Namespace) -> int:
 def _options(arguments: argparse.Namespace) -> NodeOptions:
     """What the flags say to the node."""
     from app.commands.arguments import data_dir
-    from router.node import NodeOptions
+    from router.settings import NodeOptions
 
     return NodeOptions(
         data_dir=data_dir(arguments),

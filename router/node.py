@@ -8,8 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -35,12 +34,14 @@ from router.roster import Roster
 from router.runner import JobMoved, Runner
 from router.scheduler import Scheduler
 from router.sessions import ModelFiles, Sessions
-from router.settings import Settings, Value
+from router.settings import NodeOptions, Settings
 from router.store import Store
 from router.view import View
 from router.web.front import Front
 from router.web.service import Service
 from router.wire import Change, NodeInfo
+
+__all__ = ["Node", "NodeOptions"]
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +51,6 @@ GRACE_S = 10.0
 LOOK_S = 15.0
 NEWS_S = 2.0
 KEPT_ANSWERS = 256
-
-
-@dataclass(frozen=True)
-class NodeOptions:
-    """How to start a node. ``overrides`` are settings fixed by the command line."""
-
-    data_dir: Path
-    overrides: Mapping[str, Value] = field(default_factory=dict)
-    discovery: bool = True
-    log_level: str = "info"
 
 
 class Node:

@@ -53,7 +53,7 @@ def _tell(node: dict[str, Any], arguments: argparse.Namespace) -> int:
         "drained": "is empty and takes no new work: it is safe to quit",
     }.get(str(node["mode"]), str(node["mode"]))
     if node["paused_until"]:
-        sentence += f" for {span(node['paused_until'] - time.time())}"
+        sentence += f" for {span(node['paused_until'] - time.time() + 1)}"
     say(f"{clean(node['name'])} {sentence}.")
     return 0
 

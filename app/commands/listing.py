@@ -20,7 +20,7 @@ def status(client: Client, arguments: argparse.Namespace) -> int:
     node = snapshot["node"]
     mode = str(node["mode"])
     if node["paused_until"]:
-        mode += f" for {span(node['paused_until'] - time.time())}"
+        mode += f" for {span(node['paused_until'] - time.time() + 1)}"
     say(f"{clean(node['name'])} is {mode} at {node['address']}")
     lines = [
         ("work", f"{node['running']} running, {node['waiting']} waiting"),

@@ -13,7 +13,7 @@ from app.instance import Instance
 from router.errors import StartError
 
 if TYPE_CHECKING:
-    from router.node import NodeOptions
+    from router.settings import NodeOptions
 
 
 def run(options: NodeOptions) -> int:

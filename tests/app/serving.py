@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUIET = {"QUORUM_ENGINES": "http://127.0.0.1:9/v1", "QUORUM_FIND_MODELS": "0"}  # nothing of this computer is found
@@ -57,25 +57,33 @@ class Serving:
         return self.process.wait(timeout=20)
 
 
-@contextmanager
-def serving(data_dir: Path, *arguments: str, **environ: str) -> Iterator[Serving]:
-    """A node that has printed its two lines."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "serve", "--port", "0", "--peer-port", "0", "--no-discovery", *arguments,
-         "--data-dir", str(data_dir)],
+def _start(
+    data_dir: Path, arguments: tuple[str, ...], environ: dict[str, str], stderr: IO[str]
+) -> subprocess.Popen[str]:
+    ports = ("--port", "0", "--peer-port", "0", "--no-discovery")
+    return subprocess.Popen(
+        [sys.executable, "-m", "app", "serve", *ports, *arguments, "--data-dir", str(data_dir)],
         cwd=ROOT,
         env=environment(**QUIET) | environ,
         stdout=subprocess.PIPE,
-        stderr=(data_dir.parent / "serve.stderr").open("w"),
+        stderr=stderr,
         text=True,
-    )  # fmt: skip
+    )
+
+
+@contextmanager
+def serving(data_dir: Path, *arguments: str, **environ: str) -> Iterator[Serving]:
+    """A node that has printed its two lines."""
+    told = data_dir.parent / "serve.stderr"
+    with told.open("w") as stderr:
+        process = _start(data_dir, arguments, environ, stderr)
     watchdog = threading.Timer(30, process.kill)
     watchdog.start()
     try:
         assert process.stdout is not None
         lines = [process.stdout.readline(), process.stdout.readline()]
         watchdog.cancel()
-        assert process.poll() is None, (data_dir.parent / "serve.stderr").read_text()
+        assert lines[1], told.read_text()
         yield Serving(data_dir, process, lines)
     finally:
         watchdog.cancel()

@@ -193,7 +193,7 @@ def test_pause_for_a_time_says_how_long(node: Serving) -> None:
     done = node.quorum("pause", "--for", "1h")
 
     assert done.returncode == 0
-    assert "for 59 min" in done.stdout or "for 1 h" in done.stdout
+    assert done.stdout.endswith("takes no new work for 1 h.\n")
 
 
 def test_drain_waits_until_nothing_runs(node: Serving) -> None:

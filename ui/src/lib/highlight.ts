@@ -1,0 +1,32 @@
+/** Colours for code: highlight.js with the languages people paste most. */
+
+import hljs from "highlight.js/lib/core";
+import bash from "highlight.js/lib/languages/bash";
+import c from "highlight.js/lib/languages/c";
+import cpp from "highlight.js/lib/languages/cpp";
+import css from "highlight.js/lib/languages/css";
+import go from "highlight.js/lib/languages/go";
+import java from "highlight.js/lib/languages/java";
+import javascript from "highlight.js/lib/languages/javascript";
+import json from "highlight.js/lib/languages/json";
+import python from "highlight.js/lib/languages/python";
+import rust from "highlight.js/lib/languages/rust";
+import sql from "highlight.js/lib/languages/sql";
+import typescript from "highlight.js/lib/languages/typescript";
+import xml from "highlight.js/lib/languages/xml";
+import yaml from "highlight.js/lib/languages/yaml";
+import { escaped } from "./escape";
+
+const LANGUAGES = { bash, c, cpp, css, go, java, javascript, json, python, rust, sql, typescript, xml, yaml };
+for (const [name, language] of Object.entries(LANGUAGES)) hljs.registerLanguage(name, language);
+hljs.registerAliases(["svelte", "vue"], { languageName: "xml" });
+hljs.registerAliases(["console", "shell", "shellsession"], { languageName: "bash" });
+
+/** Longer code is shown plain: colouring it again with every token would stall the page. */
+const MOST = 40_000;
+
+/** HTML of `code` with spans of classes only. */
+export function highlighted(code: string, language: string): string {
+  if (code.length > MOST || !hljs.getLanguage(language)) return escaped(code);
+  return hljs.highlight(code, { language, ignoreIllegals: true }).value;
+}

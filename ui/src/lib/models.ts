@@ -1,0 +1,62 @@
+/** Models as the picker offers them. Pure. */
+
+import type { EngineInfo, ModelInfo } from "../wire.gen";
+
+/** One name a conversation can ask for: the holder that would be taken first stands for all of them. */
+export interface Choice {
+  name: string;
+  model: ModelInfo;
+  where: string[];
+}
+
+export interface Choices {
+  loaded: Choice[];
+  disk: Choice[];
+}
+
+const BY_RESIDENCY: Record<string, number> = { warm: 0, loading: 1, cold: 2 };
+
+/** Whether a conversation with the model is possible: not one for embeddings only, not one with a problem. */
+export function canChat(model: ModelInfo): boolean {
+  const embedsOnly = model.capabilities.includes("embedding") && !model.capabilities.includes("chat");
+  return !embedsOnly && model.problem === "";
+}
+
+export function canSee(models: readonly ModelInfo[], name: string): boolean {
+  return models.some((model) => model.name === name && model.capabilities.includes("vision"));
+}
+
+export function engineLabel(engines: readonly EngineInfo[], id: string): string {
+  return engines.find((engine) => engine.id === id)?.label ?? id;
+}
+
+/** Where a model is, as the picker says it: its engine here, its computer elsewhere. */
+export function place(model: ModelInfo, engines: readonly EngineInfo[]): string {
+  return model.local ? engineLabel(engines, model.engine) : model.node_name;
+}
+
+/** Models to talk to, one entry a name, loaded ones first. */
+export function choices(models: readonly ModelInfo[], engines: readonly EngineInfo[]): Choices {
+  const byName = new Map<string, Choice>();
+  const usable = models.filter(canChat).sort((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name));
+  for (const model of usable) {
+    const known = byName.get(model.name);
+    if (known) known.where.push(place(model, engines));
+    else byName.set(model.name, { name: model.name, model, where: [place(model, engines)] });
+  }
+  const all = [...byName.values()];
+  return {
+    loaded: all.filter((choice) => choice.model.residency !== "cold"),
+    disk: all.filter((choice) => choice.model.residency === "cold"),
+  };
+}
+
+function rank(model: ModelInfo): number {
+  return BY_RESIDENCY[model.residency] ?? 2;
+}
+
+/** The name to begin with: the one asked for when it is there, else a loaded one, else any. */
+export function firstChoice(offered: Choices, wanted: string): string {
+  const all = [...offered.loaded, ...offered.disk];
+  return (all.find((choice) => choice.name === wanted) ?? all[0])?.name ?? "";
+}

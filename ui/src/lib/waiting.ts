@@ -1,0 +1,33 @@
+/** What a waiting user is told: from the state events of a job. Pure. */
+
+import { duration, ordinal } from "./format";
+import { t } from "./strings";
+import type { State } from "../wire.gen";
+
+/** One short line for `state`; `node` is named only where it is another computer than this one. */
+export function waitingText(state: State | null, thisNode: string): string {
+  if (state === null) return t.waiting.sent;
+  switch (state.state) {
+    case "queued":
+      return queued(state, thisNode);
+    case "loading":
+      return state.loading_pct === null ? t.waiting.loading : t.waiting.loadingPct(state.loading_pct);
+    case "working":
+      return t.waiting.thinking;
+    default:
+      return "";
+  }
+}
+
+function queued(state: State, thisNode: string): string {
+  const where = state.node && state.node !== thisNode ? t.waiting.on(state.node) : "";
+  const place = state.place === null ? t.waiting.queued : state.place <= 1 ? t.waiting.next : placed(state.place);
+  const eta = state.eta_s === null ? "" : t.waiting.eta(duration(state.eta_s));
+  const why = state.place === null && state.why ? `: ${state.why}` : "";
+  const again = state.attempt > 0 ? t.waiting.again(state.attempt + 1) : "";
+  return `${place}${where}${why}${eta}${again}`;
+}
+
+function placed(place: number): string {
+  return t.waiting.place(ordinal(place));
+}

@@ -1,0 +1,122 @@
+/** What the page knows of its node: signs in, reads the one event stream, holds the snapshot. */
+
+import { Api, told } from "../lib/api";
+import type { Desktop } from "../lib/desktop";
+import { Feed, type FeedStatus } from "../lib/feed";
+import { merged, newestFirst, ordered } from "../lib/merge";
+import { signIn } from "../lib/signin";
+import type { Change, ErrorInfo, Message, NodeInfo, Snapshot } from "../wire.gen";
+import { applyTheme } from "./theme.svelte";
+import { toasts } from "./toasts.svelte";
+
+type Listener<T> = (value: T) => void;
+
+class Session {
+  api = new Api();
+  desktop: Desktop | null = $state.raw(null);
+  status: FeedStatus = $state("connecting");
+  /** Why the key of the address was refused. */
+  refused: ErrorInfo | null = $state.raw(null);
+  snapshot: Snapshot | null = $state.raw(null);
+
+  #feed: Feed | null = null;
+  #messages = new Set<Listener<Message>>();
+  #resumes = new Set<Listener<void>>();
+
+  get node(): NodeInfo | null {
+    return this.snapshot?.node ?? null;
+  }
+  get engines() {
+    return this.snapshot?.engines ?? [];
+  }
+  get models() {
+    return this.snapshot?.models ?? [];
+  }
+  get jobs() {
+    return this.snapshot?.jobs ?? [];
+  }
+  get chats() {
+    return this.snapshot?.chats ?? [];
+  }
+  get settings() {
+    return this.snapshot?.settings ?? [];
+  }
+
+  async start(): Promise<void> {
+    this.#feed?.stop();
+    this.status = "connecting";
+    const access = await signIn(window);
+    this.api = access.api;
+    this.desktop = access.desktop;
+    this.refused = access.refused;
+    const feed = new Feed((signal) => this.api.stream("/events", signal), {
+      snapshot: (snapshot) => this.#take(snapshot),
+      change: (change) => this.#change(change),
+      status: (status) => (this.status = status),
+    });
+    this.#feed = feed;
+    await feed.run();
+  }
+
+  /** After sleep, or when the network is back: don't sit out the waiting time. */
+  hurry(): void {
+    this.#feed?.hurry();
+  }
+
+  /** Calls `listener` with each new or changed message; returns the function that ends it. */
+  onMessage(listener: Listener<Message>): () => void {
+    this.#messages.add(listener);
+    return () => this.#messages.delete(listener);
+  }
+
+  /** Calls `listener` when a later snapshot came: changes in between may have been missed. */
+  onResume(listener: Listener<void>): () => void {
+    this.#resumes.add(listener);
+    return () => this.#resumes.delete(listener);
+  }
+
+  /** What a write route answered, without waiting for the event that says the same. */
+  apply(change: Change): void {
+    if (this.snapshot) this.#change(change);
+  }
+
+  /** Runs `call`; a refusal is shown. Null when it failed. */
+  async attempt<T>(call: () => Promise<T>): Promise<T | null> {
+    try {
+      return await call();
+    } catch (error) {
+      const info = told(error);
+      toasts.say(info.hint ? `${info.message} ${info.hint}` : info.message, "bad");
+      return null;
+    }
+  }
+
+  /** The name of a node that an answer calls by id or by name. */
+  nodeName(node: string | null): string {
+    return node !== null && node === this.node?.id ? this.node.name : (node ?? "");
+  }
+
+  #take(snapshot: Snapshot): void {
+    const first = this.snapshot === null;
+    this.refused = null;
+    this.snapshot = { ...snapshot, jobs: ordered(snapshot.jobs), chats: newestFirst([...snapshot.chats]) };
+    this.#paint();
+    if (!first) this.#resumes.forEach((listener) => listener());
+  }
+
+  #change(change: Change): void {
+    if (!this.snapshot) return;
+    this.snapshot = merged(this.snapshot, change);
+    if (change.settings) this.#paint();
+    if (change.notice) toasts.say(change.notice);
+    const message = change.message;
+    if (message) this.#messages.forEach((listener) => listener(message));
+  }
+
+  #paint(): void {
+    const theme = this.settings.find((setting) => setting.name === "theme");
+    if (theme) applyTheme(theme.value);
+  }
+}
+
+export const session = new Session();

@@ -1,0 +1,302 @@
+// Generated from router/wire.py by ui/generate_types.py. Do not edit.
+
+export type JobState = "queued" | "loading" | "working" | "done" | "failed" | "cancelled";
+
+export type NodeMode = "running" | "paused" | "draining" | "drained";
+
+/** What went wrong: stable code, one sentence, a hint what to do, the HTTP status it has. */
+export interface ErrorInfo {
+  code: string;
+  message: string;
+  hint: string;
+  status: number;
+  retry_after_s: number | null;
+}
+
+/** Why one candidate was or was not chosen. ``verdict`` is a word of the design: warm, cold, busy, ... */
+export interface Verdict {
+  node: string;
+  engine: string;
+  verdict: string;
+  detail: string;
+}
+
+/** One attempt at one holder and how it ended (``ok`` or an error code). */
+export interface Try {
+  number: number;
+  node: string;
+  engine: string;
+  result: string;
+  detail: string;
+  duration_s: number;
+}
+
+/** What the user is told afterwards about one job; it names the holder that really served. */
+export interface Receipt {
+  node: string;
+  engine: string;
+  model: string;
+  digest: string | null;
+  reason: string;
+  verdicts: Verdict[];
+  tries: Try[];
+  queued_s: number;
+  loading_s: number;
+  ttft_s: number | null;
+  total_s: number | null;
+  prompt_tokens: number | null;
+  cached_tokens: number | null;
+  completion_tokens: number | null;
+  prefill_per_s: number | null;
+  tokens_per_s: number | null;
+}
+
+/** One job as lists show it. ``place`` is 1 for the next to run; ``why`` says what it waits for. */
+export interface JobInfo {
+  id: string;
+  kind: string;
+  origin: string;
+  model: string;
+  state: JobState;
+  created_at: number;
+  started_at: number | null;
+  completed_at: number | null;
+  attempt: number;
+  place: number | null;
+  eta_s: number | null;
+  why: string;
+  loading_pct: number | null;
+  tokens: number;
+  node: string | null;
+  engine: string | null;
+  chat_id: string | null;
+  key: string | null;
+  error: ErrorInfo | null;
+  receipt: Receipt | null;
+}
+
+/** One engine on this computer. ``state`` is starting, ready or failed; ``detail`` says why it failed. */
+export interface EngineInfo {
+  id: string;
+  kind: string;
+  label: string;
+  url: string;
+  state: string;
+  detail: string;
+  version: string;
+  width: number;
+  in_flight: number;
+}
+
+/** One model at one engine. ``name`` is what clients ask for. ``residency`` is cold, loading or warm. */
+export interface ModelInfo {
+  name: string;
+  node: string;
+  node_name: string;
+  local: boolean;
+  engine: string;
+  digest: string | null;
+  size_bytes: number | null;
+  family: string;
+  parameters: string;
+  quantisation: string;
+  context: number | null;
+  capabilities: string[];
+  residency: string;
+  loading_pct: number | null;
+  in_flight: number;
+  waiting: number;
+  expires_at: number | null;
+  memory_bytes: number | null;
+  source: string;
+  problem: string;
+  modified_at: number | null;
+}
+
+/** This computer's node. ``models`` counts what its engines offer; ``notice`` is what the user must look at. */
+export interface NodeInfo {
+  id: string;
+  name: string;
+  version: string;
+  mode: NodeMode;
+  address: string;
+  port: number;
+  started_at: number;
+  paused_until: number | null;
+  running: number;
+  waiting: number;
+  models: number;
+  ram_total_bytes: number;
+  ram_free_bytes: number;
+  gpu: string;
+  vram_total_bytes: number;
+  vram_free_bytes: number;
+  disk_free_bytes: number;
+  data_dir: string;
+  notice: string;
+}
+
+/** One setting as the Settings page and the README show it. ``source`` is default, file or environment. */
+export interface SettingInfo {
+  name: string;
+  title: string;
+  sentence: string;
+  group: string;
+  type: string;
+  default: unknown;
+  value: unknown;
+  choices: string[];
+  unit: string;
+  source: string;
+  environment: string;
+  restart: boolean;
+}
+
+/** One conversation in the list. */
+export interface ChatInfo {
+  id: string;
+  title: string;
+  model: string;
+  created_at: number;
+  updated_at: number;
+  running_job: string | null;
+}
+
+/** What the user set for one conversation; None leaves the engine's default. */
+export interface ChatOptions {
+  system: string;
+  temperature: number | null;
+  max_tokens: number | null;
+}
+
+/** One message; ``state`` is running or ended. An answer has ``job_id`` and, once ended, ``receipt`` or ``error``. */
+export interface Message {
+  id: string;
+  chat_id: string;
+  parent_id: string | null;
+  role: string;
+  content: string;
+  reasoning: string;
+  reasoning_s: number | null;
+  images: string[];
+  model: string;
+  created_at: number;
+  state: string;
+  job_id: string | null;
+  receipt: Receipt | null;
+  error: ErrorInfo | null;
+}
+
+/** A conversation with its messages, oldest first. Messages form a tree by ``parent_id``; the newest leaf shows. */
+export interface Chat {
+  info: ChatInfo;
+  options: ChatOptions;
+  messages: Message[];
+}
+
+/** Everything the page shows at its start; ``Change`` events keep it true. */
+export interface Snapshot {
+  node: NodeInfo;
+  engines: EngineInfo[];
+  models: ModelInfo[];
+  jobs: JobInfo[];
+  chats: ChatInfo[];
+  settings: SettingInfo[];
+}
+
+/**
+ * One pushed change: each field that is present replaces what the page has.
+ *
+ * ``jobs`` and ``chats`` are merged by id (``gone`` lists ids to remove); ``engines``, ``models`` and ``settings``
+ * replace the whole list; ``message`` is a new or changed message of the chat it names.
+ */
+export interface Change {
+  node?: NodeInfo | null;
+  engines?: EngineInfo[] | null;
+  models?: ModelInfo[] | null;
+  jobs?: JobInfo[] | null;
+  chats?: ChatInfo[] | null;
+  settings?: SettingInfo[] | null;
+  message?: Message | null;
+  gone?: string[] | null;
+  notice?: string | null;
+}
+
+/** ``POST /local/v1/chats``. */
+export interface NewChat {
+  title?: string;
+  model?: string;
+}
+
+/** ``PATCH /local/v1/chats/{id}``: a field that is absent stays. */
+export interface ChatPatch {
+  title?: string | null;
+  model?: string | null;
+  options?: ChatOptions | null;
+}
+
+/** ``POST /local/v1/chats/{id}/messages``: what the user wrote; ``images`` are data: addresses. */
+export interface NewMessage {
+  content: string;
+  model: string;
+  parent_id?: string | null;
+  images?: string[];
+}
+
+/** ``POST /local/v1/chats/{id}/regenerate``: a new answer beside the one named. */
+export interface Regenerate {
+  message_id: string;
+  model?: string;
+}
+
+/** Answer of the two routes above; follow ``/local/v1/jobs/{job_id}/events``. */
+export interface Answering {
+  message: Message | null;
+  answer: Message;
+  job_id: string;
+}
+
+/** ``POST /local/v1/models/load|unload|remove``: a public model name, optionally at one engine. */
+export interface ModelAction {
+  name: string;
+  engine?: string;
+}
+
+/** ``POST /local/v1/models/add``: an absolute path of a .gguf file or of a folder with such files. */
+export interface AddModel {
+  path: string;
+}
+
+/** Answer of ``models/add``: names now offered, and files refused with their reason. */
+export interface Added {
+  names: string[];
+  refused: Record<string, string>;
+}
+
+/** ``POST /local/v1/pause``: without ``for_s`` until resumed. */
+export interface PauseRequest {
+  for_s?: number | null;
+}
+
+/** ``POST /local/v1/session``: the control token of the printed address, traded for a cookie. */
+export interface SessionRequest {
+  token: string;
+}
+
+/** ``event: state`` of a job's event stream. */
+export interface State {
+  state: JobState;
+  place: number | null;
+  eta_s: number | null;
+  loading_pct: number | null;
+  why: string;
+  attempt: number;
+  node: string | null;
+}
+
+/** ``event: ended``, the last of a job's event stream. */
+export interface Ended {
+  state: JobState;
+  receipt: Receipt | null;
+  error: ErrorInfo | null;
+}

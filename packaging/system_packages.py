@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from typing import IO
@@ -52,17 +53,23 @@ def choose(wanted: Sequence[str]) -> tuple[list[str], list[str]]:
     return [name for name in chosen.values() if name], [choice for choice, name in chosen.items() if not name]
 
 
+def _as_administrator(by_hand: str) -> list[str]:
+    """What stands before a command that only an administrator may run. Raises StepError."""
+    if os.geteuid() == 0:
+        return []
+    if not shutil.which("sudo"):
+        raise StepError("system packages are missing and there is no sudo", by_hand)
+    # With a terminal sudo asks there; without one it must not wait for a password that nobody types.
+    asks = [] if sys.stdin.isatty() else ["-n"]
+    if subprocess.run(["sudo", *asks, "-v"], capture_output=not sys.stdin.isatty(), check=False).returncode != 0:
+        raise StepError("system packages are missing and sudo refuses", by_hand)
+    return ["sudo", *asks, "env", "DEBIAN_FRONTEND=noninteractive"]
+
+
 def install(wanted: Sequence[str], log: IO[str]) -> None:
     """Install by apt, as root or through sudo; the lists are fetched where a name is unknown or a download fails."""
     by_hand = f"As administrator: apt-get install {' '.join(choice.split('|')[0] for choice in wanted)}"
-    if os.geteuid() == 0:
-        apt = ["apt-get"]
-    elif shutil.which("sudo"):
-        apt = ["sudo", *([] if sys.stdin.isatty() else ["-n"]), "apt-get"]
-    else:
-        raise StepError("system packages are missing and there is no sudo", by_hand)
-    if apt[0] == "sudo":
-        apt[-1:] = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
+    apt = [*_as_administrator(by_hand), "apt-get"]
     apt += ["-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]
     env = clean_environment(DEBIAN_FRONTEND="noninteractive")
     chosen, unknown = choose(wanted)
@@ -71,7 +78,7 @@ def install(wanted: Sequence[str], log: IO[str]) -> None:
             return call([*apt, "install", "-y", "--no-install-recommends", *chosen], log, by_hand, env=env)
         except StepError:
             log.write("The lists may be old: they are fetched anew.\n")
-    call([*apt, "update"], log, "Check the network, then start again.", env=env)
+    call([*apt, "update"], log, f"Check the network, then start again. {by_hand}", env=env)
     chosen, unknown = choose(wanted)
     if needed := [choice for choice in unknown if not choice.endswith("|")]:
         raise StepError(f"this system offers no {', '.join(needed)}", by_hand)

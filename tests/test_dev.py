@@ -264,16 +264,32 @@ def test_a_user_without_sudo_is_told_what_to_ask_an_administrator_for(
     assert failed.value.hint == "As administrator: apt-get install xvfb libasound2t64"
 
 
+def write_sudo(apt: Path, refuses: bool) -> None:
+    last = "exit 1" if refuses else 'for word; do case $word in -n) shift;; -v) exit 0;; esac; done; exec "$@"'
+    (apt / "sudo").write_text(f'#!/bin/sh\necho "sudo $*" >> {apt}/calls\n{last}\n')
+    (apt / "sudo").chmod(0o755)
+
+
 def test_a_user_with_sudo_installs_through_it(apt: Path, log: IO[str], monkeypatch: pytest.MonkeyPatch) -> None:
     (apt / "lists").touch()
-    (apt / "sudo").write_text(f'#!/bin/sh\necho "sudo $1" >> {apt}/calls\ntest "$1" = -n && shift\nexec "$@"\n')
-    (apt / "sudo").chmod(0o755)
+    write_sudo(apt, refuses=False)
     monkeypatch.setattr(system_packages.os, "geteuid", lambda: 1000)
 
     system_packages.install(["xvfb"], log)
 
-    assert asked(apt)[0].startswith("sudo ")
-    assert asked(apt)[1] == "install -y --no-install-recommends xvfb"
+    assert [line.split()[0] for line in asked(apt)] == ["sudo", "sudo", "install"]
+    assert asked(apt)[-1] == "install -y --no-install-recommends xvfb"
+
+
+def test_a_sudo_that_refuses_is_not_tried_twice(apt: Path, log: IO[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sudo(apt, refuses=True)
+    monkeypatch.setattr(system_packages.os, "geteuid", lambda: 1000)
+
+    with pytest.raises(dev.StepError, match="sudo refuses") as failed:
+        system_packages.install(["xvfb"], log)
+
+    assert failed.value.hint == "As administrator: apt-get install xvfb"
+    assert len(asked(apt)) == 1
 
 
 # The starter model

@@ -8,6 +8,7 @@ import os
 import secrets
 import sqlite3
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,21 +17,20 @@ import peewee
 
 from router.errors import StartError
 from router.migrations import APPLICATION_ID, back_up, foreign_parts, migrate, newest, version_of
-from router.work import sqlite_code
+from router.work import bare, sqlite_code
 
 log = logging.getLogger(__name__)
 logging.getLogger("peewee").setLevel(logging.WARNING)  # at DEBUG it writes every statement with its values
 
+CAREFUL: Final = {"trusted_schema": 0, "cell_size_check": 1, "busy_timeout": 5000}
 PRAGMAS: Final = {
-    "trusted_schema": 0,
+    **CAREFUL,
     "auto_vacuum": "INCREMENTAL",
-    "busy_timeout": 5000,
     "foreign_keys": 1,
     "secure_delete": 1,
     "synchronous": "FULL",
     "fullfsync": 1,  # on macOS a plain fsync does not reach the disk
     "checkpoint_fullfsync": 1,
-    "cell_size_check": 1,
     "cache_size": -8192,
     "temp_store": "MEMORY",
     "wal_autocheckpoint": 4000,
@@ -39,7 +39,6 @@ PRAGMAS: Final = {
 FREE_PAGES: Final = 1024  # pages kept for the next rows rather than given back
 WHOLE_CHECK_BYTES: Final = 64 * 1024 * 1024
 BIG_TABLES: Final = frozenset({"bodies", "chunks"})
-_HEADER: Final = b"SQLite format 3\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,93 +52,78 @@ class OpenReport:
     notice: str = ""
 
 
-class _DistrustedError(Exception):
-    """The file can't be used as it is; the text says why."""
-
-
 def open_database(path: Path) -> tuple[peewee.SqliteDatabase, OpenReport]:
     """The connection for the calling thread alone, and what was done. Raises StartError."""
     try:
-        _refuse_newer(path)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _open_or_set_aside(path)
-    except StartError:
-        raise
+        notice, aside = "", None
+        if fault := _look(path):
+            aside = _set_aside(path)
+            log.error("the database was set aside as %s: %s", aside.name, fault)
+            notice = f"{fault} It was set aside as {aside.name}, and a new, empty database was started."
+        return _open(path, notice, aside)
     except (OSError, peewee.PeeweeException, sqlite3.Error) as error:
-        raise _start_error(path, error) from error
+        raise _start_error(path, error) from bare(error)
 
 
-def _open_or_set_aside(path: Path) -> tuple[peewee.SqliteDatabase, OpenReport]:
+def _look(path: Path) -> str:
+    """Why the file can't be used, in one sentence, or nothing. Changes nothing, not even the log. Raises StartError."""
+    if not path.exists() or not path.stat().st_size:
+        return ""
+    log_there = path.with_name(path.name + "-wal").exists()
+    how = "mode=ro" if log_there else "mode=ro&immutable=1"  # which needs no files beside it
+    db = _connection(f"{path.absolute().as_uri()}?{how}", CAREFUL)
+    try:
+        version = version_of(db)
+        if version > newest():
+            raise StartError(
+                f"The data folder was used by a newer version of Quorum (its database is version {version}, "
+                f"this program knows up to {newest()}). Nothing was changed.",
+                "Install the newer version again, or choose another folder with --data-dir.",
+            )
+        if foreign := foreign_parts(db):
+            return f"The database has parts that are not Quorum's ({', '.join(foreign[:3])[:200]})."
+        return "The database is damaged." if _damaged(db, path) else ""
+    except (peewee.PeeweeException, sqlite3.Error) as error:
+        if sqlite_code(bare(error)) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return "The database is damaged."
+        raise
+    finally:
+        db.close()
+
+
+def _open(path: Path, notice: str, aside: Path | None) -> tuple[peewee.SqliteDatabase, OpenReport]:
+    """Create or migrate, and begin a new boot."""
     created = not path.exists()
-    try:
-        db, migrated_from = _open_checked(path)
-        return db, OpenReport(_new_boot(db), created, migrated_from)
-    except _DistrustedError as error:
-        aside = _set_aside(path)
-        log.error("the database was set aside as %s: %s", aside.name, error)
-        db, _ = _open_checked(path)
-        notice = f"{error} It was set aside as {aside.name}, and a new, empty database was started."
-        return db, OpenReport(_new_boot(db), created=True, set_aside=aside, notice=notice)
-
-
-def _refuse_newer(path: Path) -> None:
-    """Look at the header without opening the file in SQLite, which might write to it."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(100)
-    except FileNotFoundError:
-        return
-    if len(header) == 100 and header.startswith(_HEADER):
-        _check_version(int.from_bytes(header[60:64], "big", signed=True))
-
-
-def _check_version(version: int) -> None:
-    if version > newest():
-        raise StartError(
-            f"The data folder was used by a newer version of Quorum (its database is version {version}, "
-            f"this program knows up to {newest()}). Nothing was changed.",
-            "Install the newer version again, or choose another folder with --data-dir.",
-        )
-
-
-def _open_checked(path: Path) -> tuple[peewee.SqliteDatabase, int | None]:
-    """Open, check, migrate. Raises _DistrustedError, StartError, or what the disk says."""
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     path.chmod(0o600)
-    db = peewee.SqliteDatabase(str(path), pragmas=PRAGMAS, thread_safe=False)
-    db.register_function(str.casefold, "fold", 1, deterministic=True)
+    db = _connection(str(path), PRAGMAS)
     try:
-        migrated_from = _check_and_migrate(db, path)
-    except BaseException as error:
+        version = version_of(db)
+        db.execute_sql("PRAGMA journal_mode = WAL")
+        if version < newest():
+            _update(db, path, version)
+        boot_id = _new_boot(db)
+    except BaseException:
         roll_back(db)
         db.close()
-        if isinstance(error, peewee.PeeweeException | sqlite3.Error) and sqlite_code(error) in (
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-        ):
-            raise _DistrustedError("The database is damaged.") from error
         raise
-    return db, migrated_from
+    migrated_from = version if 0 < version < newest() else None
+    return db, OpenReport(boot_id, created, migrated_from, aside, notice)
 
 
-def _check_and_migrate(db: peewee.SqliteDatabase, path: Path) -> int | None:
-    version = version_of(db)
-    _check_version(version)
-    if foreign := foreign_parts(db):
-        raise _DistrustedError(f"The database has parts that are not Quorum's ({', '.join(foreign[:3])[:200]}).")
-    if _damaged(db, path):
-        raise _DistrustedError("The database is damaged.")
-    db.execute_sql("PRAGMA journal_mode = WAL")
-    if version == newest():
-        return None
+def _connection(name: str, pragmas: Mapping[str, object]) -> peewee.SqliteDatabase:
+    db = peewee.SqliteDatabase(name, pragmas=dict(pragmas), thread_safe=False, uri=name.startswith("file:"))
+    db.register_function(str.casefold, "fold", 1, deterministic=True)
+    return db
+
+
+def _update(db: peewee.SqliteDatabase, path: Path, version: int) -> None:
     if version:
         _back_up_before(db, path, version)
     migrate(db)
     db.execute_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-    if foreign := foreign_parts(db):
-        raise _DistrustedError(f"The database could not be brought up to date ({', '.join(foreign[:3])[:200]}).")
-    db.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)")  # the header now names the version, for _refuse_newer
-    return version or None
+    db.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _damaged(db: peewee.SqliteDatabase, path: Path) -> bool:
@@ -223,7 +207,7 @@ def checkpoint(db: peewee.SqliteDatabase) -> None:
 
 def tidy(db: peewee.SqliteDatabase) -> None:
     """Nothing is going on: give the file's free pages back and empty the log, which still holds deleted text."""
-    free = int(db.execute_sql("PRAGMA freelist_count").fetchone()[0])
+    free = int(db.connection().execute("PRAGMA freelist_count").fetchone()[0])
     if free > FREE_PAGES:
         _maintain(db, f"PRAGMA incremental_vacuum({free - FREE_PAGES // 2})")
     _maintain(db, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -231,7 +215,7 @@ def tidy(db: peewee.SqliteDatabase) -> None:
 
 def _maintain(db: peewee.SqliteDatabase, pragma: str) -> None:
     try:
-        db.execute_sql(pragma).fetchall()
+        db.connection().executescript(pragma)  # a cursor would stop incremental_vacuum after its first page
     except (peewee.PeeweeException, sqlite3.Error) as error:
         log.warning("%s failed for now: %s", pragma, type(error).__name__)
 

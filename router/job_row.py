@@ -62,7 +62,7 @@ COLUMNS: Final = tuple({"receipt": "receipt_json", "error": "error_json"}.get(na
 _FIXED: Final = frozenset({"row_id", "id", "kind", "origin", "person", "key_id", "chat_id", "created_at", "stream"})
 _RECEIPT: Final = COLUMNS.index("receipt_json")
 _ERROR: Final = COLUMNS.index("error_json")
-_STATE: Final = COLUMNS.index("state")
+_WORDS: Final = (COLUMNS.index("kind"), COLUMNS.index("origin"), COLUMNS.index("state"))
 _FLAGS: Final = (COLUMNS.index("stream"), COLUMNS.index("keep"))
 
 UPSERT: Final = Bulk(
@@ -88,7 +88,8 @@ SELECTED: Final = ", ".join(f"jobs.{name}" for name in COLUMNS)
 def bind(snapshot: tuple[Any, ...]) -> Params:
     """The columns of one row as SQLite takes them."""
     values = list(snapshot[: len(COLUMNS)])
-    values[_STATE] = values[_STATE].value
+    for word in _WORDS:
+        values[word] = str.__str__(values[word])  # members of enums bind slowly
     for flag in _FLAGS:
         values[flag] = int(values[flag])
     for place in (_RECEIPT, _ERROR):

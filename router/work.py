@@ -32,8 +32,19 @@ DISK_FAULTS = frozenset(
 
 
 def _inner(error: BaseException) -> BaseException:
-    """SQLite's own exception behind peewee's."""
-    return getattr(error, "orig", error)
+    """SQLite's own exception behind peewee's, which may wrap it twice."""
+    while isinstance(error, peewee.PeeweeException) and isinstance(inner := getattr(error, "orig", None), Exception):
+        error = inner
+    return error
+
+
+def bare(error: Exception) -> Exception:
+    """``error`` without its frames, which would keep values in memory and the file open as long as it is kept."""
+    at: BaseException | None = error
+    while at is not None:
+        at.__traceback__ = None
+        at = at.__cause__ or at.__context__
+    return error
 
 
 def sqlite_code(error: BaseException) -> int:
@@ -44,6 +55,11 @@ def sqlite_code(error: BaseException) -> int:
 def is_disk_fault(error: BaseException) -> bool:
     """Whether the whole transaction failed for a reason outside of it."""
     return isinstance(error, OSError | MemoryError) or sqlite_code(error) in DISK_FAULTS
+
+
+def is_our_fault(error: BaseException) -> bool:
+    """Whether the SQL itself or the values' types are wrong: a bug, to be seen in the log."""
+    return isinstance(error, peewee.PeeweeException) and sqlite_code(error) in (sqlite3.SQLITE_ERROR, 0)
 
 
 def as_store_error(error: BaseException) -> StoreError:
@@ -134,7 +150,7 @@ def resolve(future: asyncio.Future[Any], error: Exception | None, value: Any = N
         future.set_result(value)
     elif isinstance(error, peewee.PeeweeException | sqlite3.Error | OSError | MemoryError):
         told = as_store_error(error)
-        told.__cause__ = error
+        told.__cause__ = bare(error)
         future.set_exception(told)
     else:
         future.set_exception(error)

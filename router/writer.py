@@ -13,7 +13,7 @@ from typing import TypeAlias
 import peewee
 
 from router.database import OpenReport, checkpoint, close_database, open_database, roll_back, tidy
-from router.work import Work, is_disk_fault, resolve
+from router.work import Work, bare, is_disk_fault, is_our_fault, resolve
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +97,13 @@ class Writer:
         except Exception as error:
             roll_back(db)
             if is_disk_fault(error):
-                return batch, [error] * len(batch)
+                return batch, [bare(error)] * len(batch)
         parts = [part for work in batch for part in work.parts()]
         try:
             return parts, self._one_by_one(db, parts)
         except Exception as error:
             roll_back(db)
-            return parts, [error] * len(parts)
+            return parts, [bare(error)] * len(parts)
 
     def _transaction(self, db: peewee.SqliteDatabase, batch: Batch) -> None:
         db.execute_sql("BEGIN IMMEDIATE")
@@ -134,6 +134,8 @@ def _attempt(db: peewee.SqliteDatabase, part: Work) -> Exception | None:
             raise
         db.execute_sql("ROLLBACK TO part")
         db.execute_sql("RELEASE part")
+        if is_our_fault(error):
+            log.exception("a statement is wrong")
         return error
     db.execute_sql("RELEASE part")
     return None

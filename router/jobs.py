@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -69,6 +68,13 @@ class Reader(Protocol):
         """The last call."""
 
 
+class Gate(Protocol):
+    """The source of an answer, which can be made to wait."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Answer:
     """What a job has said in its current try. Chunks are kept only for jobs asked to live on.
@@ -84,23 +90,20 @@ class Answer:
     readers: list[Reader] = field(default_factory=list)
     end: Ended | None = None
     blocked: set[Reader] = field(default_factory=set)
-    _unblocked: asyncio.Event = field(default_factory=asyncio.Event)
+    gate: Gate | None = None
 
     def block(self, reader: Reader) -> None:
-        """``reader`` can't keep up: the relay pauses until ``unblock``."""
+        """``reader`` can't keep up: the relay reads no more until ``unblock``."""
         self.blocked.add(reader)
-        self._unblocked.clear()
+        if self.gate is not None:
+            self.gate.pause()
 
     def unblock(self, reader: Reader) -> None:
         """``reader`` can take more, or left."""
-        self.blocked.discard(reader)
-        if not self.blocked:
-            self._unblocked.set()
-
-    async def drained(self) -> None:
-        """Wait until no reader blocks."""
-        while self.blocked:
-            await self._unblocked.wait()
+        if reader in self.blocked:
+            self.blocked.discard(reader)
+            if not self.blocked and self.gate is not None:
+                self.gate.resume()
 
     def attach(self, reader: Reader, after: tuple[int, int] | None = None) -> None:
         """Replay what ``reader`` missed since the event ``after`` (try, seq), then let it follow."""

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 
 from router.aio import Clock, Tasks
+from router.engines.http1 import Http1Transport
 from router.engines.llama import LlamaEngine
 from router.engines.probe import EngineFinder, FoundEngine
-from router.engines.transport import HttpTransport
+from router.engines.transport import HttpTransport, Transport
 from router.library import Library
 from router.roster import Roster
 from router.sessions import ModelFiles
@@ -39,12 +40,12 @@ class LocalEngines:
         self._roster = roster
         self._tasks = tasks
         self._clock = clock
-        self._transport: HttpTransport | None = None
+        self._transport: Transport | None = None
         self._library: Library | None = None
 
     async def start(self, own_addresses: Callable[[], frozenset[tuple[str, int]]]) -> None:
         """Bring up the built-in engine and begin to look for others."""
-        transport = self._transport = HttpTransport()
+        transport = self._transport = Http1Transport(HttpTransport())
         library = self._library = Library(
             models_dir=await asyncio.to_thread(self._models_dir),
             added=[Path(path) for path in self._files.added_paths()],

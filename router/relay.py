@@ -56,6 +56,8 @@ class Relay:
         self._held = b""
         self._tail = b""
         self._events = 0
+        self._carry = b""
+        self._end: Outcome | None = None
 
     async def run(self, engine: Engine, call: Call) -> Outcome:
         """Make the attempt; returns how it ended. Cancelling it stops the generation."""
@@ -156,30 +158,32 @@ class Relay:
     async def _stream(self, reply: Reply) -> Outcome:
         """Copy events until ``[DONE]``; an end without it is a broken stream."""
         self._answer.content_type = "text/event-stream"
-        carry = b""
-        async for chunk in reply.chunks:
-            if b"\r" in chunk:
-                chunk = chunk.replace(b"\r", b"")
-            if carry:
-                chunk = carry + chunk
-            cut = chunk.rfind(b"\n\n") + 2
-            if cut == 1:
-                carry = chunk
-            elif cut == len(chunk):
-                carry = b""
-                if (outcome := self._events_came(chunk)) is not None:
-                    await _rest(reply)
-                    return outcome
-            else:
-                carry = chunk[cut:]
-                if (outcome := self._events_came(chunk[:cut])) is not None:
-                    return outcome
-            if self._answer.blocked:
-                await self._answer.drained()
-                self._last = self._clock.mono()
-            if len(carry) > EVENT_MAX_BYTES:
-                return self._broken(failure("engine_failed", "The engine sent an endless line."), retryable=True)
-        return self._broken(failure("engine_failed", "The engine closed the stream before its end."), retryable=True)
+        self._answer.gate = reply
+        try:
+            await reply.each(self._came)
+            if self._end is None:
+                error = failure("engine_failed", "The engine closed the stream before its end.")
+                return self._broken(error, retryable=True)
+            if self._end.result is Result.DONE:
+                await _rest(reply)
+            return self._end
+        finally:
+            self._answer.gate = None
+
+    def _came(self, chunk: bytes) -> bool:
+        """Bytes came: pass whole events on, keep the rest. True when the stream has ended."""
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r", b"")
+        if self._carry:
+            chunk = self._carry + chunk
+        cut = chunk.rfind(b"\n\n") + 2
+        self._carry = chunk[cut:] if cut > 1 else chunk
+        if cut > 1:
+            self._end = self._events_came(chunk if cut == len(chunk) else chunk[:cut])
+        if len(self._carry) > EVENT_MAX_BYTES:
+            error = failure("engine_failed", "The engine sent an endless line.")
+            self._end = self._broken(error, retryable=True)
+        return self._end is not None
 
     def _events_came(self, events: bytes) -> Outcome | None:
         """Whole events; returns the outcome when they end the stream."""
@@ -230,6 +234,8 @@ class _Watch:
 
     def _look(self) -> None:
         relay = self._relay
+        if relay._answer.blocked:  # the client is slow, not the engine
+            relay._last = relay._clock.mono()
         limit = relay._limits.between_content_s if relay._committed else relay._limits.first_content_s
         left = limit - (relay._clock.mono() - relay._last)
         if left > 0.001:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class Call:
     request_id: str = ""
 
 
-@dataclass(slots=True)
+@dataclass
 class Reply:
     """An engine's answer: status and type at once, then bytes as they come.
 
@@ -72,6 +73,25 @@ class Reply:
     content_type: str
     chunks: AsyncIterator[bytes]
     headers: dict[str, str] = field(default_factory=dict)
+    gate: asyncio.Event | None = None
+
+    async def each(self, took: Callable[[bytes], bool]) -> None:
+        """Give ``took`` the bytes as they come, until it returns True or the answer ends. Raises EngineFault."""
+        async for chunk in self.chunks:
+            if took(chunk):
+                return
+            if self.gate is not None:
+                await self.gate.wait()
+
+    def pause(self) -> None:
+        """The client can't keep up: read no more for now."""
+        self.gate = asyncio.Event()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.gate is not None:
+            self.gate.set()
+            self.gate = None
 
 
 class Engine(Protocol):

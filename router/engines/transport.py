@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, Final, Protocol
+from weakref import WeakSet
 
 import aiohttp
 import msgspec
-from aiohttp import ClientTimeout, hdrs
+from aiohttp import ClientRequest, ClientTimeout, hdrs
+from aiohttp.connector import Connection
 from yarl import URL
 
 from router.engines.base import Reply
@@ -23,6 +26,9 @@ POLL_S: Final = 5.0
 MAX_JSON_BYTES: Final = 16 * 2**20
 # Shorter than the 5 s after which llama.cpp and uvicorn drop an idle connection: ours must not meet a closing one.
 KEEP_ALIVE_S: Final = 3.0
+STALE_MAX: Final = 8
+
+_reused: ContextVar[bool] = ContextVar("reused", default=False)
 
 
 class Transport(Protocol):
@@ -36,7 +42,7 @@ class Transport(Protocol):
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         connect_s: float = CONNECT_S,
-    ) -> _Opening:
+    ) -> AbstractAsyncContextManager[Reply]:
         """``async with`` gives the ``Reply``; leaving early closes the connection. No limit on time but to connect."""
 
     async def json(
@@ -54,16 +60,26 @@ class Transport(Protocol):
         """Close all connections."""
 
 
-class _Opening(Protocol):
-    async def __aenter__(self) -> Reply: ...
-    async def __aexit__(self, *exception: object) -> bool | None: ...
+class _Connector(aiohttp.TCPConnector):
+    """Tells the task that asked, through ``_reused``, whether the connection it got had carried a request before."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._seen: WeakSet[object] = WeakSet()
+
+    async def connect(self, req: ClientRequest, traces: list[Any], timeout: ClientTimeout) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        protocol = connection.protocol
+        _reused.set(protocol in self._seen)
+        self._seen.add(protocol)
+        return connection
 
 
 class HttpTransport:
     """``Transport`` over aiohttp. Made on the loop it is used on."""
 
     def __init__(self) -> None:
-        connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S)
+        connector = _Connector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S)
         self._session = aiohttp.ClientSession(
             connector=connector,
             trust_env=False,
@@ -94,18 +110,30 @@ class HttpTransport:
         if timeout is None:
             timeout = ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=None)
             self._timeouts[connect_s] = timeout
-        try:
-            response = await self._session.request(
-                method, url, headers=headers, data=body, allow_redirects=False, timeout=timeout
-            )
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise _fault(url, error) from error
+        response = await self._send(method, url, headers, body, timeout)
         try:
             _refuse_odd(url, response)
             received = {name.lower(): value for name, value in response.headers.items()}
             yield Reply(response.status, response.content_type, _chunks(url, response), received)
         finally:
             response.close()
+
+    async def _send(
+        self, method: str, url: URL, headers: Mapping[str, str] | None, body: bytes | None, timeout: ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        """The answer's head. A kept connection that turns out to be closed already was never asked: take another."""
+        for _ in range(STALE_MAX):
+            _reused.set(False)
+            try:
+                return await self._session.request(
+                    method, url, headers=headers, data=body, allow_redirects=False, timeout=timeout
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if not _reused.get():
+                    raise _fault(url, error) from error
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                raise _fault(url, error) from error
+        raise EngineFault(f"The engine at {_place(url)} closes every connection.")
 
     async def json(
         self,

@@ -15,6 +15,7 @@ from router.web.keys import key_id
 from router.web.service import Service
 from router.web.sink import job_headers, stream_answer, whole_answer
 from router.web.strict_json import decode
+from router.web.turnstile import Turnstile
 from router.wire import Ended, ErrorInfo, ModelInfo, State
 
 
@@ -50,6 +51,7 @@ class OpenAIRoutes:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._turnstile = Turnstile()
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -86,6 +88,7 @@ class OpenAIRoutes:
 
     async def _run(self, request: web.Request, kind: Kind) -> web.StreamResponse:
         # [1] decode to one canonical request; the raw body is kept
+        await self._turnstile.enter()
         body = await request.read()
         checked = check(kind, decode(body), body)
         keep = request.headers.get("X-Quorum-Keep") == "1"

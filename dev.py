@@ -129,7 +129,12 @@ def run_script(name: str) -> Callable[[IO[str]], None]:
     return lambda log: npm(log, "run", name)
 
 
-NPM_ENV = {"npm_config_update_notifier": "false", "npm_config_fund": "false", "npm_config_audit": "false"}
+NPM_ENV = {
+    "NODE_USE_SYSTEM_CA": "1",
+    "npm_config_update_notifier": "false",
+    "npm_config_fund": "false",
+    "npm_config_audit": "false",
+}
 
 
 def make_model(log: IO[str]) -> None:

@@ -24,7 +24,7 @@ ROOM_TRIES: Final = 5
 ROOM_PAUSE_S: Final = 0.5
 SWEEP_S: Final = 1.0
 FRESH_S: Final = 5.0
-CRASH_SEEN_S: Final = 1.0
+CRASH_SEEN_S: Final = 0.5
 MAX_SLOTS: Final = 16
 
 
@@ -146,7 +146,7 @@ class LlamaEngine:
                 yield reply
             self._quarantine.worked(found.stamp)
         except EngineFault as fault:
-            raise await self._explained(replica, call, fault) from fault
+            raise await self._explained(replica, fault) from fault
         finally:
             self._release(replica, call.request_id)
 
@@ -241,22 +241,25 @@ class LlamaEngine:
     # -- loaded
 
     async def _watch(self, replica: Replica) -> None:
-        """Until the process ends; an end nobody asked for is a crash."""
         await replica.watch()
+        self._ended(replica)
+
+    def _ended(self, replica: Replica) -> None:
+        """Its process is gone; an end nobody asked for is a crash under the jobs that ran. Counts once."""
         if self._replicas.get(replica.key) is replica:
             del self._replicas[replica.key]
-        if replica.crashed:
-            jobs = frozenset(replica.jobs) | replica.victims
-            self._quarantine.crashed_working(replica.model.stamp, jobs, self._clock.mono())
+        if replica.crashed and not replica.mourned:
+            replica.mourned = True
+            self._quarantine.crashed_working(replica.model.stamp, frozenset(replica.jobs), self._clock.mono())
             log.warning("the engine of %s stopped: %s", replica.model.name, replica.how())
         self.changed()
 
-    async def _explained(self, replica: Replica, call: Call, fault: EngineFault) -> EngineFault:
+    async def _explained(self, replica: Replica, fault: EngineFault) -> EngineFault:
         """A broken connection often shows before the end of the process that broke it."""
-        if await replica.ended_within(CRASH_SEEN_S):
-            replica.victims.add(call.request_id)
-            return EngineFault(f"The engine of '{replica.model.name}' stopped: {replica.how()}.")
-        return fault
+        if not await replica.ended_within(CRASH_SEEN_S):
+            return fault
+        self._ended(replica)
+        return EngineFault(f"The engine of '{replica.model.name}' stopped: {replica.how()}.")
 
     def _release(self, replica: Replica, request_id: str) -> None:
         replica.in_flight -= 1

@@ -38,6 +38,7 @@ _HARMLESS: Final = re.compile(
     r"(print_timing|release|launch_slot_|get_availabl|\blistening on\b|cleaning up|update_slots: all slots are idle"
     r"|GGML_ASSERT|ggml_abort|out of memory|CUDA error|terminate called|Invalid API Key|n_past)"
 )
+_STAMP: Final = re.compile(r"^[0-9.]{5,20} [IWED] ")
 _REASON: Final = re.compile(r"(?:error loading model|error): (?P<reason>.+)$")
 
 
@@ -164,6 +165,7 @@ class Child:
                 while line := await process.stdout.readline():
                     if not self._word.done():
                         self._word.set_result(json.loads(line))
+            self.kill()  # who closes its output, or speaks otherwise, is not our child any more
             await process.wait()
         finally:
             if process.returncode is None:
@@ -189,7 +191,8 @@ class Child:
         if not text:
             return
         if self._serving and not _HARMLESS.search(text):
-            text = f"{text[:14]} (a line of the engine, withheld)"
+            stamp = _STAMP.match(text)
+            text = f"{stamp[0] if stamp else ''}(a line of the engine, withheld)"
         line = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)[:LOG_CHARACTERS]
         self.lines.append(line)
         log.debug("engine %s: %s", self.name, line)

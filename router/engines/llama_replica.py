@@ -65,7 +65,7 @@ class Replica:
         self.task: asyncio.Task[EngineFault | None] | None = None
         self.in_flight = 0
         self.jobs: dict[str, int] = {}
-        self.victims: set[str] = set()  # jobs that ended with the process
+        self.mourned = False  # whether its crash was counted
         self.last_mono = 0.0
         self.fresh_until = 0.0
         self.keep_alive_s: float | None = None

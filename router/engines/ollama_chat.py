@@ -144,14 +144,7 @@ class Translator:
         if "error" in answer:
             self.done = True
             return _event({"error": {"message": str(answer["error"])[:1000], "code": "engine_failed"}})
-        said = answer.get("message") or {}
-        delta: dict[str, Any] = {}
-        if said.get("content"):
-            delta["content"] = said["content"]
-        if said.get("thinking"):
-            delta["reasoning_content"] = said["thinking"]
-        if said.get("tool_calls"):
-            delta["tool_calls"] = self._tool_calls(said["tool_calls"], indexed=True)
+        delta = self._said(answer, indexed=True)
         events = self._chunk(delta, None) if delta else b""
         if not answer.get("done"):
             return events
@@ -164,12 +157,7 @@ class Translator:
     def whole(self, body: bytes) -> bytes:
         """One canonical answer. Raises EngineFault on what is no answer."""
         answer = _decoded(body)
-        said = answer.get("message") or {}
-        message: dict[str, Any] = {"role": "assistant", "content": said.get("content") or ""}
-        if said.get("thinking"):
-            message["reasoning_content"] = said["thinking"]
-        if said.get("tool_calls"):
-            message["tool_calls"] = self._tool_calls(said["tool_calls"], indexed=False)
+        message = {"role": "assistant", "content": ""} | self._said(answer, indexed=False)
         choice = {"index": 0, "message": message, "finish_reason": self._reason(answer)}
         head = self._head("chat.completion")
         return msgspec.json.encode({**head, "choices": [choice], "usage": _counts(answer), "timings": _timings(answer)})
@@ -182,16 +170,29 @@ class Translator:
         extra = {"timings": timings} if timings else {}
         return _event({**self._head("chat.completion.chunk"), "choices": [choice], **extra})
 
-    def _tool_calls(self, calls: list[Any], *, indexed: bool) -> list[dict[str, Any]]:
-        made = []
-        for call in calls:
-            function = call.get("function") or {}
-            arguments = msgspec.json.encode(function.get("arguments") or {}).decode()
-            entry: dict[str, Any] = {"index": self._calls} if indexed else {}
-            entry |= {"id": call.get("id") or f"call_{self._calls}", "type": "function"}
-            entry["function"] = {"name": function.get("name") or "", "arguments": arguments}
-            made.append(entry)
-            self._calls += 1
+    def _said(self, answer: Mapping[str, Any], *, indexed: bool) -> dict[str, Any]:
+        """What of a message is content, under the canonical names."""
+        message = answer.get("message")
+        if not isinstance(message, dict):
+            return {}
+        made: dict[str, Any] = {}
+        for theirs, ours in (("content", "content"), ("thinking", "reasoning_content")):
+            if isinstance(text := message.get(theirs), str) and text:
+                made[ours] = text
+        listed = message.get("tool_calls")
+        calls = [call for call in listed if isinstance(call, dict)] if isinstance(listed, list) else []
+        if calls:
+            made["tool_calls"] = [self._tool_call(call, indexed=indexed) for call in calls]
+        return made
+
+    def _tool_call(self, call: dict[str, Any], *, indexed: bool) -> dict[str, Any]:
+        told = call.get("function")
+        function = told if isinstance(told, dict) else {}
+        arguments = msgspec.json.encode(function.get("arguments") or {}).decode()
+        made: dict[str, Any] = {"index": self._calls} if indexed else {}
+        made |= {"id": str(call.get("id") or f"call_{self._calls}"), "type": "function"}
+        made["function"] = {"name": str(function.get("name") or ""), "arguments": arguments}
+        self._calls += 1
         return made
 
     def _reason(self, answer: Mapping[str, Any]) -> str:
@@ -205,7 +206,7 @@ def _decoded(line: bytes) -> dict[str, Any]:
         answer = msgspec.json.decode(line)
     except (msgspec.DecodeError, RecursionError):
         answer = None
-    if not isinstance(answer, dict) or not isinstance(answer.get("message") or {}, dict):
+    if not isinstance(answer, dict):
         raise EngineFault("Ollama sent a line that is not JSON.")
     return answer
 

@@ -147,7 +147,7 @@ class EngineFinder:
                 return Sight.OLLAMA
             if await self._is_openai(address):
                 return Sight.OPENAI
-        except EngineFault:
+        except (EngineFault, TimeoutError):
             return Sight.GONE
         return Sight.GONE
 

@@ -133,7 +133,12 @@ class MemoryEngine:
         self.resident = [*self.resident[max(0, len(self.resident) + 1 - self.room) :], model]
 
     async def load(
-        self, model: str, *, keep_alive_s: float | None = None, progress: Callable[[int], None] | None = None
+        self,
+        model: str,
+        *,
+        keep_alive_s: float | None = None,
+        progress: Callable[[int], None] | None = None,
+        kind: Kind = Kind.CHAT,
     ) -> None:
         if self.load_gate is not None:
             for percent in self.percents:
@@ -147,7 +152,7 @@ class MemoryEngine:
     async def unload(self, model: str) -> None:
         self.resident = [name for name in self.resident if name != model]
 
-    def needs_load(self, model: str) -> bool:
+    def needs_load(self, model: str, kind: Kind = Kind.CHAT) -> bool:
         return self.loads and model not in self.resident
 
     @asynccontextmanager

@@ -27,8 +27,9 @@ def pick(lane: Lane, *resident: str, now: float = 0.0) -> Job | None:
 def drain(lane: Lane, resident: Collection[str] = (), now: float = 0.0) -> Iterator[Job]:
     """Pick all; each job's model is resident after it ran, alone."""
     warm = set(resident)
-    while (job := lane.pick(lambda model: model in warm, now)) is not None:
-        warm = {job.model}
+    while (job := lane.pick(warm.__contains__, now)) is not None:
+        warm.clear()
+        warm.add(job.model)
         yield job
 
 

@@ -226,7 +226,7 @@ class Job:
             place=place,
             why=self.why,
             loading_pct=self.loading_pct,
-            tokens=self.answer.events,
+            tokens=(self.receipt and self.receipt.completion_tokens) or self.answer.events,
             node=chosen.node if chosen else None,
             engine=chosen.engine if chosen else None,
             chat_id=self.chat_id,

@@ -84,9 +84,10 @@ class LocalEngines:
         """Offer a file or a folder with models from now on."""
         if self._library is None:
             return Added(names=[], refused={path: "the built-in engine is still starting"})
-        added = await self._library.add(Path(path).expanduser())
+        place = await asyncio.to_thread(Path(path).expanduser)
+        added = await self._library.add(place)
         if added.names:
-            await self._files.add_path(str(Path(path).expanduser()))
+            await self._files.add_path(str(place))
         return added
 
     async def stop(self) -> None:

@@ -162,8 +162,9 @@ class Node:
 
     async def _begin(self) -> None:
         """Engines first, then the jobs that wait for them."""
-        await self._engines.start(self._front.own_addresses)
         self._mode.restore()
+        await self._engines.start(self._front.own_addresses)
+        self._front.accept()
         answers = {message.job_id or "": message for message in await self._chats.running_answers()}
         for job in await self._records.resumed(self._clock):
             self._answers[job.id] = job.answer
@@ -177,10 +178,7 @@ class Node:
     async def stop(self) -> None:
         """Let running jobs finish for 10 s; what is left waits, uncharged, for the next start."""
         self._scheduler.stop_accepting()
-        deadline = self._clock.mono() + GRACE_S
-        while self._scheduler.running and self._clock.mono() < deadline:
-            await asyncio.sleep(0.05)
-        await self._runner.interrupt_all()
+        await self._runner.finish_all(GRACE_S)
         await self._front.stop()
         await self._close()
         for name in ("node.json", "control.token"):

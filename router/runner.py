@@ -59,8 +59,10 @@ class Runner:
         """[6] Tell store, page, tray and metrics."""
         self._bus.publish(JobMoved(job, old))
 
-    async def interrupt_all(self) -> None:
-        """The node stops: end what runs; those jobs wait, uncharged, for the next start."""
+    async def finish_all(self, grace_s: float) -> None:
+        """The node stops: give what runs ``grace_s`` seconds; what is left waits, uncharged, for the next start."""
+        if self._running:
+            await asyncio.wait(tuple(self._running.values()), timeout=grace_s)
         running = {job_id: task for job_id, task in self._running.items() if not task.done()}
         jobs = self._scheduler.jobs
         tries = {job_id: job.try_no for job_id in running if (job := jobs.get(job_id)) is not None}

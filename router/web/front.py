@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
+from router.errors import StartError, failure
 from router.metrics import Metrics
-from router.sessions import Sessions
-from router.web.answers import errors, json_answer
+from router.web.answers import errors, json_answer, openai_error
+from router.web.guard import Guard, Sessions
 from router.web.local import LocalRoutes
 from router.web.ollama import OllamaRoutes
 from router.web.openai import OpenAIRoutes
+from router.web.page import Page
+from router.web.server import Listener
 from router.web.service import Service
+from router.web.turnstile import Turnstile
 
 
 class Front:
@@ -19,26 +25,79 @@ class Front:
     def __init__(self, service: Service, sessions: Sessions, token: str, metrics: Metrics) -> None:
         self._service = service
         self._metrics = metrics
+        self._sessions = sessions
+        self._token = token
+        self._listener: Listener | None = None
+        self._accepting = False
 
-    async def start(self) -> None:
-        app = web.Application(middlewares=[errors], client_max_size=32 << 20)
-        OpenAIRoutes(self._service).add_to(app)
-        OllamaRoutes(self._service).add_to(app)
-        LocalRoutes(self._service).add_to(app)
+    @property
+    def port(self) -> int:
+        """The port in use; 0 before ``start``."""
+        return self._listener.port if self._listener else 0
 
-        async def ok(request: web.Request) -> web.Response:
-            return json_answer({"ok": True})
-
-        app.router.add_get("/readyz", ok)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
-        await self._runner.setup()
-        self.port = self._service.settings["port"]
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
-        await site.start()
-        self.address = f"http://127.0.0.1:{self.port}"
+    @property
+    def address(self) -> str:
+        """Where everything on this computer finds the node."""
+        return f"http://127.0.0.1:{self.port}"
 
     def own_addresses(self) -> frozenset[tuple[str, int]]:
-        return frozenset({("127.0.0.1", self.port)})
+        """The sockets of this node, which are never probed as engines."""
+        return frozenset(self._listener.addresses) if self._listener else frozenset()
+
+    async def start(self) -> None:
+        """Build the routes and listen. Raises StartError."""
+        page = await asyncio.to_thread(Page)
+        guard = Guard(self._service.settings, self._token, self._sessions)
+        app = web.Application(middlewares=[errors])
+        app.router.add_get("/healthz", self.alive)
+        app.router.add_get("/readyz", self.ready)
+        app.router.add_get("/metrics", self.metrics)
+        app.router.add_post("/local/v1/session", guard.open_session)
+        turnstile = Turnstile()
+        OpenAIRoutes(self._service, turnstile).add_to(app)
+        OllamaRoutes(self._service, turnstile).add_to(app)
+        LocalRoutes(self._service).add_to(app)
+        page.add_to(app)
+        self._listener = Listener(app, guard)
+        settings = self._service.settings
+        await self._listener.start(settings["port"], _addresses(settings["also_listen"]))
+
+    def accept(self) -> None:
+        """The engines have been looked at: say ready."""
+        self._accepting = True
 
     async def stop(self) -> None:
-        await self._runner.cleanup()
+        """Take no more requests and end those that run."""
+        if self._listener is not None:
+            await self._listener.stop()
+
+    async def alive(self, request: web.Request) -> web.Response:
+        """``GET /healthz``: the process answers."""
+        return json_answer({"status": "ok"})
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """``GET /readyz``: a request could be served now."""
+        if not self._accepting:
+            return openai_error(failure("no_holder_available", "Quorum is starting.", retry_after_s=1))
+        if not self._service.scheduler.mode.takes_work:
+            mode = self._service.scheduler.mode
+            return openai_error(failure("paused", f"This node is {mode}."))
+        if not any(snapshot.ready and snapshot.models for snapshot in self._service.registry.snapshots.values()):
+            return openai_error(failure("no_holder_available", "No engine has a model yet.", retry_after_s=5))
+        return json_answer({"status": "ready"})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """``GET /metrics``, for Prometheus."""
+        text, kind = self._metrics.text()
+        return web.Response(body=text, headers={"Content-Type": kind})
+
+
+def _addresses(text: str) -> list[tuple[str, int]]:
+    """The setting ``also_listen``: host:port, comma-separated. Raises StartError."""
+    found = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        host, _, port = part.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
+            raise StartError(f"'{part}' in the setting 'also_listen' is no address.", "Write host:port.")
+        found.append((host.strip("[]"), int(port)))
+    return found

@@ -18,6 +18,7 @@ from router.web.keys import key_id
 from router.web.service import Service
 from router.web.sink import job_headers, stream_answer, whole_answer
 from router.web.strict_json import decode
+from router.web.turnstile import Turnstile
 from router.wire import ErrorInfo, ModelInfo
 
 SPEAKS = "0.12.0"
@@ -27,8 +28,9 @@ SPEAKS = "0.12.0"
 class OllamaRoutes:
     """Handlers of ``/api``."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, turnstile: Turnstile) -> None:
         self._service = service
+        self._turnstile = turnstile
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -114,6 +116,7 @@ class OllamaRoutes:
         return (error, job) if error is not None else (msgspec.json.decode(body), job)
 
     async def _run(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+        await self._turnstile.enter()
         asked = decode(await request.read())
         if not (asked.get("messages") if chat else asked.get("prompt")):
             return await self._only_load(asked, chat=chat)

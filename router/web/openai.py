@@ -49,9 +49,9 @@ def waiting_comment(state: State) -> bytes:
 class OpenAIRoutes:
     """Handlers of ``/v1``."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, turnstile: Turnstile) -> None:
         self._service = service
-        self._turnstile = Turnstile()
+        self._turnstile = turnstile
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""

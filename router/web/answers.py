@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Mapping
@@ -24,6 +23,12 @@ SSE_HEADERS: Final[Mapping[str, str]] = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
+}
+SAFE_HEADERS: Final[Mapping[str, str]] = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Server": "Quorum",
 }
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -146,22 +151,28 @@ def error_of(exception: Exception) -> tuple[ErrorInfo, str | None]:
             return failure("internal", "Something went wrong inside Quorum."), None
 
 
+def answer_for(request: web.BaseRequest, exception: Exception) -> web.Response:
+    """The answer to ``request`` after ``exception``, in the shape of its path.
+
+    Raises ConnectionError instead when the answer had begun: cutting the connection is then all that can be said.
+    """
+    error, param = error_of(exception)
+    if request.writer.output_size > 0:
+        raise ConnectionError("the answer had begun") from None
+    answer = error_answer(shape_of(request.path), error, param)
+    if isinstance(exception, web.HTTPMethodNotAllowed):
+        answer.headers["Allow"] = exception.headers["Allow"]
+    if not request.content.is_eof():
+        answer.force_close()
+    return answer
+
+
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Outermost middleware: exceptions become answers. One after the answer began cuts the connection instead."""
+    """The same as a middleware, for an application that no Listener serves."""
     try:
         return await handler(request)
-    except (ConnectionError, asyncio.CancelledError):
+    except (ConnectionError, web.HTTPRedirection):
         raise
     except Exception as exception:
-        if isinstance(exception, web.HTTPException) and exception.status < 400:
-            raise
-        error, param = error_of(exception)
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer had begun") from None
-        answer = error_answer(shape_of(request.path), error, param)
-        if isinstance(exception, web.HTTPMethodNotAllowed):
-            answer.headers["Allow"] = exception.headers["Allow"]
-        if not request.content.is_eof():
-            answer.force_close()
-        return answer
+        return answer_for(request, exception)

@@ -14,7 +14,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from router.errors import failure
 from router.logs import place_of
-from router.web.answers import error_answer, shape_of
+from router.web.answers import SAFE_HEADERS, error_answer, shape_of
 from router.web.hosts import is_loopback
 
 log = logging.getLogger(__name__)
@@ -189,6 +189,7 @@ class Connection(web.RequestHandler):
             log.error("a request failed outside its handler: %s", place_of(exc) if exc else status)
             error = failure("internal", "Something went wrong inside Quorum.")
         answer = error_answer(shape_of(request.path), error)
+        answer.headers.update(SAFE_HEADERS)
         answer.force_close()
         return answer
 

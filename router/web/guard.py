@@ -10,7 +10,6 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import unquote
 
@@ -18,8 +17,9 @@ from aiohttp import hdrs, web
 
 from router.errors import BadRequestError, QuorumError, failure
 from router.settings import Settings
-from router.web.answers import error_answer, shape_of
+from router.web.answers import SAFE_HEADERS, error_answer, shape_of
 from router.web.hosts import allowed, is_loopback
+from router.web.keys import KEY_ID
 from router.web.strict_json import decode
 
 MIB: Final = 1024 * 1024
@@ -52,28 +52,7 @@ class Sessions(Protocol):
     async def add(self, token_hash: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sent a request: the id of the API key if there was one, and whether it was the page or a command."""
-
-    key_id: str | None = None
-    control: bool = False
-
-
-CALLER: Final = web.RequestKey("caller", Caller)
 CORS_ORIGIN: Final = web.RequestKey("cors_origin", str)
-
-_SAFE_HEADERS: Final = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-)
-
-
-def key_id(request: web.BaseRequest) -> str | None:
-    """The id of the API key that ``request`` came with, if any."""
-    caller = request.get(CALLER)
-    return caller.key_id if caller is not None else None
 
 
 def body_limit(path: str) -> int:
@@ -169,17 +148,15 @@ class Guard:
         authorization = request.headers.get(hdrs.AUTHORIZATION)
         if page:
             if self._is_control(request):
-                request[CALLER] = Caller(control=True)
                 return None
             return _refuse(request, "unauthorized", "The page needs its session.", _TOKEN_HINT)
         if authorization is None and (other := request.headers.get("x-api-key")) is not None:
             authorization = f"Bearer {other}"
         if authorization is not None and (found := self._key(authorization)) is not None:
-            request[CALLER] = Caller(key_id=found)
+            request[KEY_ID] = found
             return None
         if (not local or self._allowed.require_key) and not _needs_no_key(path, local):
             if authorization is not None and local and self._has_token(authorization):
-                request[CALLER] = Caller(control=True)
                 return None
             return _refuse(request, "unauthorized", "This address needs an API key.")
         return None
@@ -230,8 +207,7 @@ class Guard:
 def dress(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """The safety headers, and those of CORS where the origin is allowed."""
     headers = response.headers
-    for name, value in _SAFE_HEADERS:
-        headers[name] = value
+    headers.update(SAFE_HEADERS)
     headers.setdefault("Cache-Control", "no-store")
     origin = request.get(CORS_ORIGIN)
     if origin is not None:

@@ -18,6 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 
 from router.errors import StartError
+from router.web.answers import answer_for
 from router.web.connection import Connection, Limits, Population
 from router.web.guard import body_limit
 
@@ -58,6 +59,7 @@ class Listener:
         self._server: web.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self.port = 0
+        self.refused: list[str] = []
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -70,17 +72,17 @@ class Listener:
         return len(self._population)
 
     async def start(self, port: int, also: Iterable[tuple[str, int]] = ()) -> None:
-        """Answer on 127.0.0.1 and ::1 at ``port`` (0: one that is free on both), and at ``also``.
+        """Answer on 127.0.0.1 and ::1 at ``port`` (0: one that is free on both), and at ``also`` where it can be had.
 
-        Raises StartError when ``port`` or one of ``also`` is taken; then nothing stays open.
+        Raises StartError when ``port`` is taken. What was refused of ``also`` is in ``refused`` as sentences.
         """
         bound = _bind_pair(port)
-        try:
-            bound += [_bind(host, other) for host, other in also]
-        except OSError as error:
-            for one in bound:
-                one.close()
-            raise _taken(error, *next(iter(also))) from error
+        for host, other in also:
+            try:
+                bound.append(_bind(host, other))
+            except OSError as error:
+                self.refused.append(_taken(error, host, other).message)
+                log.warning("not answering at %s port %d: %s", host, other, error.strerror)
         await self._prepare()
         for one in bound:
             await self._serve(one)
@@ -118,7 +120,14 @@ class Listener:
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             refusal = check(request)
-            return refusal if refusal is not None else await inner(request)
+            if refusal is not None:
+                return refusal
+            try:
+                return await inner(request)
+            except (ConnectionError, web.HTTPRedirection):
+                raise
+            except Exception as exception:
+                return answer_for(request, exception)
 
         server.request_handler = handle
         server.request_factory = _request

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import re
 import secrets
 import signal
@@ -131,9 +132,13 @@ class Child:
 
     def kill(self) -> None:
         """End the process at once; ``ended`` follows."""
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+        if self._process is None or self._process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if sys.platform == "win32":
                 self._process.kill()
+            else:  # Process.kill() first asks for the exit status and so takes it away from the loop
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def close(self) -> None:
         """Ask the process to end, then make it end; at most about 2 s."""
@@ -161,11 +166,12 @@ class Child:
     async def _read_words(self, process: Process) -> None:
         assert process.stdout is not None  # noqa: S101 - see start
         try:
-            with contextlib.suppress(ValueError):
-                while line := await process.stdout.readline():
-                    if not self._word.done():
-                        self._word.set_result(json.loads(line))
-            self.kill()  # who closes its output, or speaks otherwise, is not our child any more
+            while line := await process.stdout.readline():
+                if not self._word.done():
+                    self._word.set_result(json.loads(line))
+            await asyncio.wait_for(process.wait(), END_S)
+        except (ValueError, TimeoutError):  # it speaks otherwise, or lives on without a voice
+            self.kill()
             await process.wait()
         finally:
             if process.returncode is None:

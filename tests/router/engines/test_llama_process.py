@@ -64,7 +64,7 @@ def test_llama_cpp_is_never_loaded_into_the_node() -> None:
     [
         ("read line; kill -9 $$", "ended by SIGKILL", True),
         ("read line; exit 3", "ended with code 3", True),
-        ("read line; echo nonsense; sleep 60", "SIGKILL", True),
+        ("read line; echo nonsense; exec sleep 60", "SIGKILL", True),
         ("""read line; echo '{"event": "failed", "message": "no luck"}'; exit 1""", "no luck", False),
         (
             """read line; echo 'E llama_model_load: error loading model: bad tensor.' >&2; read x <&2; sleep 0.2;

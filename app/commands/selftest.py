@@ -101,12 +101,12 @@ async def _all(folder: Path, tell: Callable[[Part], None]) -> list[Part]:
     if not await part("node", 15, start) or node is None:
         return parts
     client = Client(node.address, node.control_token, folder)
-    page = f"{node.address}/#token={node.control_token}"
+    told = json.dumps({"address": node.address, "token": node.control_token})
     try:
         await part("page", 10, lambda: asyncio.to_thread(_page, client))
         await part("store", 10, lambda: asyncio.to_thread(_store, client))
         await part("model", 120, lambda: asyncio.to_thread(_answer, client))
-        await part("window", CHILD_S + 5, lambda: asyncio.to_thread(_window, page))
+        await part("window", CHILD_S + 5, lambda: asyncio.to_thread(_window, told))
         await part("tray", CHILD_S + 5, lambda: asyncio.to_thread(_tray))
     finally:
         await part("stop", 15, stop)
@@ -114,10 +114,12 @@ async def _all(folder: Path, tell: Callable[[Part], None]) -> list[Part]:
 
 
 def _page(client: Client) -> str:
-    with client.open("GET", "/") as response:
+    with client.open("GET", "/", headers={"Accept": "text/html"}) as response:
         kind, content = response.headers.get_content_type(), response.read()
     if kind != "text/html" or b"<html" not in content.lower():
         raise RuntimeError(f"the page is {kind}, {len(content)} bytes")
+    if b"was not built" in content:
+        raise RuntimeError("the page was not built; run 'python3 dev.py setup'")
     return f"{len(content)} bytes"
 
 
@@ -197,12 +199,13 @@ def _need_window_packages() -> None:
         raise AbsentError("the window's packages are not installed")
 
 
-def _window(page: str) -> str:
+def _window(told: str) -> str:
+    """The page in the product's own window, off-screen: it must have signed in and show where to type."""
     _need_window_packages()
-    seen = _child("window", stdin=f"{page}\n")
-    if "quorum" not in str(seen["title"]).lower() or not str(seen["text"]).strip():
-        raise RuntimeError(f"the page did not appear in the window: {seen}")
-    return f"'{seen['title']}' off-screen"
+    title, _, words = str(_child("window", stdin=f"{told}\n")["text"]).partition("\n")
+    if "Quorum" not in title or not words.strip():
+        raise RuntimeError("the page did not get ready in the window")
+    return f"'{title}' off-screen"
 
 
 def _tray() -> str:

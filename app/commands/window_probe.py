@@ -1,6 +1,6 @@
 """The child process of ``selftest``: opens the page in an off-screen window, or asks whether there is a tray.
 
-``quorum --window-probe window`` reads the page's address from stdin (it carries a token, which has no place in the
+``quorum --window-probe window`` reads ``{"address": ..., "token": ...}`` from stdin (a token has no place in the
 arguments of a process); ``quorum --window-probe tray`` reads nothing. Both print one JSON object.
 """
 
@@ -9,12 +9,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from app import display
 
-LOAD_S = 25.0
+SHOWN_S = 25.0
+LOOK = """
+document.querySelector("main textarea")
+  ? document.title + "\\n" + document.querySelector("main").innerText : ""
+"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,37 +31,48 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def window() -> dict[str, Any]:
-    """``{"title": ..., "text": ...}`` of the page in a window nobody sees."""
-    address = sys.stdin.readline().strip()
+    """``{"text": ...}``: title and words of the page in the product's own window, which nobody sees."""
+    node = json.loads(sys.stdin.readline())
+    display.prepare()
     if sys.platform == "linux":
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
-        display.prepare()
-    import webview
+        display.draw_by_software()
+    from app.memory import Memory
+    from app.window import Window, make_platform
 
-    seen: dict[str, Any] = {"title": "", "text": ""}
-    shown = webview.create_window("Quorum", address, width=1000, height=700, hidden=sys.platform != "linux")
-    if shown is None:
-        raise RuntimeError("no window was made")
+    shown = Window(make_platform(), node["address"], node["token"], Memory(), hidden=False)
+    text = ""
 
     def look() -> None:
+        nonlocal text
+        deadline = time.monotonic() + SHOWN_S
         try:
-            if shown.events.loaded.wait(LOAD_S):
-                seen["title"] = shown.evaluate_js("document.title")
-                seen["text"] = shown.evaluate_js("document.body.innerText.slice(0, 200)")
+            while not text and time.monotonic() < deadline:
+                text = str(shown.run_js(LOOK) or "").strip()
+                time.sleep(0.1)
         finally:
             shown.destroy()
 
-    webview.start(look, gui="qt" if sys.platform == "linux" else None)
-    return seen
+    started = threading.Event()
+
+    def drawn() -> None:
+        if not started.is_set():
+            started.set()
+            threading.Thread(target=look, name="look").start()
+
+    shown.on_drawn = drawn
+    shown.run()
+    return {"text": text[:2000]}
 
 
 def tray() -> dict[str, Any]:
     """``{"present": bool}`` for this session."""
     if sys.platform != "linux":
         return {"present": True}  # Windows and macOS always have one
+    display.prepare()
     from PySide6.QtWidgets import QApplication, QSystemTrayIcon
 
-    application = QApplication([])
+    application = QApplication(["quorum"])
     present = QSystemTrayIcon.isSystemTrayAvailable()
     application.quit()
     return {"present": bool(present)}

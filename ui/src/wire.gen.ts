@@ -169,7 +169,7 @@ export interface ChatOptions {
   max_tokens: number | null;
 }
 
-/** One message; ``state`` is running or ended. An answer has ``job_id`` and, once ended, ``receipt`` or ``error``. */
+/** One message; ``state`` is running or ended. An answer has ``job_id``; once ended, ``receipt`` or ``error``. */
 export interface Message {
   id: string;
   chat_id: string;

@@ -29,7 +29,7 @@ export class Api {
   /** A file's text and the name the server gives it. */
   async file(path: string): Promise<{ name: string; text: string; type: string }> {
     const response = await this.#send("GET", path, {});
-    const name = /filename="?([^";]+)"?/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? "";
+    const name = fileName(response.headers.get("Content-Disposition") ?? "");
     return { name, text: await response.text(), type: response.headers.get("Content-Type") ?? "text/plain" };
   }
 
@@ -73,6 +73,13 @@ export class Api {
     if (!response.ok) throw new ApiError(await refusal(response));
     return response;
   }
+}
+
+/** The name in a `Content-Disposition`; letters beyond ASCII come percent-encoded. */
+export function fileName(header: string): string {
+  const encoded = /filename\*=utf-8''([^;\s]+)/i.exec(header)?.[1];
+  if (encoded) return decodeURIComponent(encoded);
+  return /filename="([^"]+)"/.exec(header)?.[1] ?? /filename=([^;\s"]+)/.exec(header)?.[1] ?? "";
 }
 
 function unreachable(): ErrorInfo {

@@ -10,6 +10,7 @@ import { Marked, type Token, type Tokens } from "marked";
 import { escaped } from "./escape";
 import { highlighted } from "./highlight";
 import { mathExtensions } from "./math-syntax";
+import { t } from "./strings";
 
 export interface Block {
   /** Its source; a block whose source is unchanged needs no new rendering. */
@@ -57,7 +58,7 @@ function picture(href: string, text: string, title: string | null): string {
   const label = escaped(text || title || href);
   if (INLINE_IMAGE.test(href)) return `<img src="${escaped(href)}" alt="${label}">`;
   const address = cleanHref(href);
-  return LINK.test(address) ? `<a class="remote-image" href="${escaped(address)}">${label}</a>` : label;
+  return LINK.test(address) ? `<a href="${escaped(address)}">${escaped(t.chat.remoteImage)} ${label}</a>` : label;
 }
 
 /** Addresses without the control characters and spaces that browsers skip when they look for the scheme. */

@@ -13,6 +13,8 @@ const DISPLAY = /^ {0,3}(?:\$\$((?:\\[^]|[^\\$])+?)\$\$|\\\[([^]+?)\\\])[ \t]*(?
 
 function token(type: string, match: RegExpExecArray | null): Tokens.Generic | undefined {
   const text = (match?.[1] ?? match?.[2])?.trim();
+  // "$5 and another $6" is no formula.
+  if (text && type === "mathInline" && /^[\d.,]+\s+[A-Za-z]{2}/.test(text)) return undefined;
   return match && text ? { type, raw: match[0], text } : undefined;
 }
 

@@ -1,10 +1,10 @@
-/** Saves text as a file: through the window where it offers that, as a download elsewhere. */
+/** Saves text as a file. */
 
-import type { Desktop } from "./desktop";
+/** The window reads the text only after its user has picked a place. */
+const KEPT_MS = 600_000;
 
-/** False when the user thought better of it. */
-export async function saveFile(desktop: Desktop | null, name: string, text: string, type: string): Promise<boolean> {
-  if (desktop?.save_file) return desktop.save_file(name, text);
+/** Offers `text` as a download; the window asks where to put it. */
+export function saveFile(name: string, text: string, type: string): void {
   const address = URL.createObjectURL(new Blob([text], { type }));
   const link = document.createElement("a");
   link.href = address;
@@ -12,6 +12,5 @@ export async function saveFile(desktop: Desktop | null, name: string, text: stri
   document.body.append(link);
   link.click();
   link.remove();
-  setTimeout(() => URL.revokeObjectURL(address), 60_000);
-  return true;
+  setTimeout(() => URL.revokeObjectURL(address), KEPT_MS);
 }

@@ -39,7 +39,9 @@ export async function signIn(target: Window, makeApi: MakeApi = (token) => new A
 async function inWindow(target: Window, makeApi: MakeApi): Promise<Access> {
   try {
     const found = await desktop(target);
-    return { api: makeApi(await found.token()), desktop: found, refused: null };
+    const token = await found.token();
+    if (token === null) throw new Error("the window does not take this page for its own");
+    return { api: makeApi(token), desktop: found, refused: null };
   } catch (error) {
     target.sessionStorage.removeItem(IN_WINDOW);
     return { api: makeApi(null), desktop: null, refused: told(error) };

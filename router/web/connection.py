@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ class Limits:
     idle_s: float = 75.0
     unread_s: float = 300.0
     linger_s: float = 1.0
-    stop_s: float = 5.0
+    stop_s: float = 2.0
     look_s: float = 1.0
     head_bytes: int = 65_536
     headers: int = 100
@@ -47,6 +48,7 @@ class Population:
         self.limits = limits
         self._all: set[Connection] = set()
         self._by_address: Counter[str] = Counter()
+        self._empty = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._all)
@@ -71,10 +73,26 @@ class Population:
         self._by_address[address] -= 1
         if not self._by_address[address]:
             del self._by_address[address]
+        if not self._all:
+            self._empty.set()
 
     def sweep(self, now: float) -> None:
         """Close whoever is over a limit of time at ``now``."""
         for connection in [one for one in self._all if one.overdue(now)]:
+            connection.cut()
+
+    async def emptied(self) -> None:
+        """Wait until all have left."""
+        while self._all:
+            self._empty.clear()
+            await self._empty.wait()
+
+    async def end(self, grace_s: float) -> None:
+        """Wait until all have left, at most ``grace_s`` seconds; then cut the rest, which cancels their handlers."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self.emptied()
+        for connection in list(self._all):
             connection.cut()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 from urllib.parse import unquote
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from router.errors import BadRequestError, QuorumError, failure
 from router.settings import Settings
@@ -93,6 +93,8 @@ class Guard:
         ours = self._allowed
         get = request.headers.get
         target = request.raw_path
+        if request.version is not HttpVersion11 and not _is_older(request):
+            return _refuse(request, "bad_request", "Only HTTP/1.1, and HTTP/1.0 with a plain body, are spoken here.")
         if _TARGET.fullmatch(target) is None:
             return _refuse(request, "bad_request", "The request's target must be a plain path.")
         host = get(hdrs.HOST)
@@ -264,6 +266,11 @@ def _check_body(request: web.BaseRequest, path: str) -> web.Response | None:
     if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
         return _refuse(request, "unsupported_media_type", "The body must be application/json.")
     return None
+
+
+def _is_older(request: web.BaseRequest) -> bool:
+    """HTTP/1.0 knows no chunks: whoever sends both means to be read in two ways."""
+    return request.version == HttpVersion10 and hdrs.TRANSFER_ENCODING not in request.headers
 
 
 def _is_client(path: str) -> bool:

@@ -51,9 +51,7 @@ class Listener:
         self._guard = guard
         self._limits = limits or Limits()
         app.on_response_prepare.append(guard.finish)
-        self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=self._limits.stop_s
-        )
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         self._sockets: list[_Socket] = []
         self._population = Population(self._limits)
         self._server: web.Server | None = None
@@ -70,6 +68,10 @@ class Listener:
     def connections(self) -> int:
         """Open connections now."""
         return len(self._population)
+
+    async def emptied(self) -> None:
+        """Wait until no connection is open."""
+        await self._population.emptied()
 
     async def start(self, port: int, also: Iterable[tuple[str, int]] = ()) -> None:
         """Answer on 127.0.0.1 and ::1 at ``port`` (0: one that is free on both), and at ``also`` where it can be had.
@@ -108,6 +110,9 @@ class Listener:
         for one in self._sockets:
             one.server.close()
         self._sockets.clear()
+        if self._server is not None:
+            self._server.pre_shutdown()
+        await self._population.end(self._limits.stop_s)
         await self._runner.cleanup()
         self._server = None
 

@@ -30,15 +30,19 @@ class Clock:
 
 
 class Broken(Faults):
-    """Fails like a disk while ``error`` is set; counts what it saw."""
+    """Fails like a disk while ``error`` is set, waits at the beginning while ``gate`` is; counts what it saw."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.point = "before_commit"
         self.commits = 0
         self.committed = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
 
     def reach(self, point: str) -> None:
+        if point == "begin":
+            assert self.gate.wait(10)
         if point == "after_commit":
             self.commits += 1
             self.committed.set()

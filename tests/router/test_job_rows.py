@@ -236,6 +236,26 @@ async def test_while_the_disk_fails_nobody_is_acknowledged_and_the_rest_is_writt
     assert jobs.bodies_bytes == 1
 
 
+async def test_a_job_that_moved_while_its_first_commit_failed_keeps_its_request(
+    jobs: JobRows, store: Store, faults: Broken
+) -> None:
+    faults.gate.clear()
+    faults.error = disk_full()
+    job = row("j1")
+    jobs.save(job, b"asked")
+    failing = store.commit("DELETE FROM added_paths")
+    await asyncio.sleep(0)  # the batch is with the writer now
+    job.state = JobState.WORKING
+    jobs.save(job)
+    faults.gate.set()
+    with pytest.raises(StoreError):
+        await failing
+    faults.error = None
+    await recovered(store)
+
+    assert [(job.state, body) for job, body in await jobs.live()] == [(JobState.WORKING, b"asked")]
+
+
 async def test_a_job_that_was_refused_but_ran_on_is_recorded_as_it_ended(
     jobs: JobRows, store: Store, faults: Broken
 ) -> None:

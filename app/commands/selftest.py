@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 QUESTION = "Say hello in one short sentence."
 CHILD_S = 60.0
-MODEL_S = 20.0
+MODEL_S = 8.0
 
 
 class AbsentError(Exception):
@@ -134,14 +134,13 @@ def _store(client: Client) -> str:
 
 
 def _appears(client: Client) -> bool:
-    """Whether the starter model is offered; engines start after the node answers, so it is waited for."""
+    """Whether the starter model is offered; engines start after the node answers, so it gets a while."""
     deadline = time.monotonic() + MODEL_S
-    for event in client.events():
-        models = json.loads(event.data).get("models") if event.name in ("snapshot", "change") else None
-        if any(model["name"] == STARTER_NAME and not model["problem"] for model in models or ()):
+    while time.monotonic() < deadline:
+        models = client.call("GET", "/local/v1/models")
+        if any(model["name"] == STARTER_NAME and not model["problem"] for model in models):
             return True
-        if time.monotonic() > deadline:
-            return False
+        time.sleep(0.2)
     return False
 
 

@@ -21,7 +21,7 @@ MAX_STRING_BYTES: Final = 8 * 2**20
 MAX_KEY_BYTES: Final = 65_535
 MAX_ARRAY_ITEMS: Final = 2**24
 MAX_ARRAY_STRINGS: Final = 1_500_000
-MAX_SHARDS: Final = 999
+MAX_SHARDS: Final = 256
 KEPT_ITEMS: Final = 4096
 KEPT_CHARACTERS: Final = 2**20
 CHUNK: Final = 2**18
@@ -216,17 +216,24 @@ class _Reader:
         if self._strings_left < 0:
             raise GgufError("has a list of absurd length")
         unpack = _U64.unpack_from
+        buffer, at = self._buffer, self._at
+        size = len(buffer)
         for _ in range(count):
-            if len(self._buffer) - self._at < 8:
+            if at + 8 > size:
+                self._at = at
                 self._need(8)
-            length = unpack(self._buffer, self._at)[0]
-            if length > MAX_STRING_BYTES:
-                raise GgufError("has a text of absurd length")
-            self._at += 8
-            if length <= len(self._buffer) - self._at:
-                self._at += length
-            else:
+                buffer, at = self._buffer, self._at
+                size = len(buffer)
+            length = unpack(buffer, at)[0]
+            at += 8 + length
+            if at > size:
+                if length > MAX_STRING_BYTES:
+                    raise GgufError("has a text of absurd length")
+                self._at = at - length
                 self.skip(length)
+                buffer, at = self._buffer, self._at
+                size = len(buffer)
+        self._at = at
 
 
 def _header(path: Path) -> _Header:

@@ -84,6 +84,7 @@ class JobRows:
             row.row_id = row.row_id or self._last_row_id + 1
             self._last_row_id = max(self._last_row_id, row.row_id)
             change = self._dirty[row.id] = Change(row)
+        change.row = row
         if request is not None:
             change.body = request
         return change

@@ -162,6 +162,17 @@ async def test_a_row_that_came_back_can_be_saved_again(jobs: JobRows) -> None:
     assert await jobs.read_request("j1") is None
 
 
+async def test_a_row_read_again_counts_though_the_first_one_still_waits(jobs: JobRows) -> None:
+    await jobs.save_durable(row("j1"))
+    first, second = await jobs.get("j1"), await jobs.get("j1")
+    assert first is not None
+    assert second is not None
+    jobs.save(first)
+    jobs.save(end(second))
+
+    assert [job.state for job in await jobs.recent(9)] == [JobState.DONE]
+
+
 async def test_lists_go_back_page_by_page(jobs: JobRows) -> None:
     for number in range(7):
         job = row(f"j{number}", key_id="k1" if number % 2 else None)

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { age, bytes, duration, ordinal, rate, shortened } from "../src/lib/format";
+import { age, bytes, duration, openaiAddress, ordinal, rate, shortened } from "../src/lib/format";
 import { canSee, choices, firstChoice } from "../src/lib/models";
 import { splitThinking } from "../src/lib/thinking";
 import { waitingText } from "../src/lib/waiting";
@@ -19,6 +19,8 @@ describe("what a waiting user reads", () => {
     [{ place: 2, node: "studio", eta_s: 14 }, "2nd in line on studio, about 14 s"],
     [{ place: 3, node: "here" }, "3rd in line"],
     [{ why: "every model in memory is in use" }, "Waiting: every model in memory is in use"],
+    [{ place: 1, why: "waits-paused" }, "Waits until Quorum is resumed"],
+    [{ place: 1, why: "retry", attempt: 1 }, "Waits to be tried again"],
     [{ place: 1, attempt: 1 }, "Next in line, attempt 2"],
     [{ state: "loading" as const, loading_pct: 40 }, "Loading model, 40 %"],
     [{ state: "loading" as const }, "Loading model"],
@@ -40,6 +42,7 @@ test("numbers read as people write them", () => {
   expect([1, 2, 3, 4, 11, 12, 13, 21, 112].map(ordinal).join(" ")).toBe("1st 2nd 3rd 4th 11th 12th 13th 21st 112th");
   expect(rate(124.6)).toBe("125 tokens/s");
   expect(rate(8.44)).toBe("8.4 tokens/s");
+  expect(openaiAddress({ address: "http://127.0.0.1:7411" })).toBe("http://127.0.0.1:7411/v1");
   expect(shortened("sha256:0123456789abcdef")).toBe("0123456789ab…");
 });
 

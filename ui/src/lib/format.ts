@@ -63,6 +63,11 @@ export function age(at: number, now: Date): Age {
   return at >= midnight - 6 * 86_400 ? "week" : "older";
 }
 
+/** What programs that speak OpenAI's dialect are given as base address. */
+export function openaiAddress(node: { address: string }): string {
+  return `${node.address.replace(/\/(?:v1)?$/, "")}/v1`;
+}
+
 /** A long digest or id, shortened in the middle of nowhere special: its beginning is what people compare. */
 export function shortened(text: string, length = 12): string {
   const bare = text.replace(/^sha256:/, "");

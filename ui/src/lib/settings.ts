@@ -42,9 +42,14 @@ export function isDefault(setting: SettingInfo): boolean {
   return setting.value === setting.default;
 }
 
+export function choiceText(choice: string): string {
+  return t.settings.choices[choice] ?? choice;
+}
+
 /** The default in words, for the line under a field. */
 export function defaultText(setting: SettingInfo): string {
   if (setting.type === "switch") return setting.default ? t.settings.on : t.settings.off;
   if (setting.default === "") return t.settings.empty;
+  if (setting.type === "choice") return choiceText(shown(setting.default));
   return setting.unit ? `${shown(setting.default)} ${setting.unit}` : shown(setting.default);
 }

@@ -190,6 +190,19 @@ export const t = {
     thinking: "Thinking",
   },
 
+  /** The words with which the node says why a job is where it is. */
+  reasons: {
+    "local-warm": "It was loaded on this computer.",
+    "local-cold": "This computer has it and was free; it had to be loaded first.",
+    "peer-warm": "It was loaded on another computer.",
+    "peer-cold": "Another computer has it and was free; it had to be loaded first.",
+    "shortest-wait": "Everyone who has it was busy; the wait is shortest here.",
+    "waits-paused": "Waits until Quorum is resumed",
+    "waits-draining": "Waits until Quorum is resumed",
+    retry: "Waits to be tried again",
+    nobody: "Nobody could run it.",
+  } as Record<string, string>,
+
   receipt: {
     title: "Receipt",
     open: "Show the receipt",
@@ -329,7 +342,8 @@ export const t = {
     } as Record<string, string>,
     node: "This node",
     version: "Version",
-    address: "Address for programs",
+    address: "Address for programs (OpenAI)",
+    ollamaAddress: "Address for Ollama's clients",
     id: "Node id",
     dataDir: "Data folder",
     ram: "Memory",

@@ -19,11 +19,20 @@ export function waitingText(state: State | null, thisNode: string): string {
   }
 }
 
+/** Reasons that matter more than the place in line. */
+const HELD = new Set(["waits-paused", "waits-draining", "retry"]);
+
+/** The node's word for why, as a sentence; words it learnt later show as they are. */
+export function reasonText(why: string): string {
+  return t.reasons[why] ?? why;
+}
+
 function queued(state: State, thisNode: string): string {
+  if (HELD.has(state.why)) return reasonText(state.why);
   const where = state.node && state.node !== thisNode ? t.waiting.on(state.node) : "";
   const place = state.place === null ? t.waiting.queued : state.place <= 1 ? t.waiting.next : placed(state.place);
   const eta = state.eta_s === null ? "" : t.waiting.eta(duration(state.eta_s));
-  const why = state.place === null && state.why ? `: ${state.why}` : "";
+  const why = state.place === null && state.why ? `: ${reasonText(state.why)}` : "";
   const again = state.attempt > 0 ? t.waiting.again(state.attempt + 1) : "";
   return `${place}${where}${why}${eta}${again}`;
 }

@@ -23,6 +23,8 @@ class OpenChat {
   problem: ErrorInfo | null = $state.raw(null);
   /** Why the last message was not taken. */
   failure: ErrorInfo | null = $state.raw(null);
+  /** Asks again what was refused; null when its text is back with the writer, who sends it again. */
+  retry: (() => void) | null = $state.raw(null);
   sending = $state(false);
   /** Answers being made, by message id. */
   lives = new SvelteMap<string, Live>();
@@ -64,7 +66,8 @@ class OpenChat {
   /** Sends what the user wrote below `parent` (the end of the path when undefined). False when it was not taken. */
   async send(content: string, images: string[], parent?: string | null): Promise<boolean> {
     const parentId = parent === undefined ? (this.path.at(-1)?.message.id ?? null) : parent;
-    return this.#ask(async () => {
+    const again = parent === undefined ? null : () => void this.send(content, images, parent);
+    return this.#ask(again, async () => {
       const id = this.id ?? (await this.#create());
       const body: NewMessage = { content, model: this.model, parent_id: parentId, images };
       return session.api.post<Answering>(`/chats/${id}/messages`, body);
@@ -74,7 +77,8 @@ class OpenChat {
   /** A new answer beside `message`. */
   async regenerate(message: Message): Promise<boolean> {
     const body = { message_id: message.id, model: this.model || message.model };
-    return this.#ask(() => session.api.post<Answering>(`/chats/${message.chat_id}/regenerate`, body));
+    const again = (): void => void this.regenerate(message);
+    return this.#ask(again, () => session.api.post<Answering>(`/chats/${message.chat_id}/regenerate`, body));
   }
 
   async stop(): Promise<void> {
@@ -98,10 +102,11 @@ class OpenChat {
     if (this.id !== null && !(await this.#patch({ options }))) this.options = before;
   }
 
-  async #ask(call: () => Promise<Answering>): Promise<boolean> {
+  async #ask(again: (() => void) | null, call: () => Promise<Answering>): Promise<boolean> {
     if (this.sending) return false;
     this.sending = true;
     this.failure = null;
+    this.retry = again;
     try {
       this.#answering(await call());
       return true;

@@ -12,10 +12,15 @@ import msgspec
 from router.errors import failure
 from router.wire import ErrorInfo
 
+NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
+"""What decoding raises: bad UTF-8 and too deep nesting are not msgspec's own errors."""
+
+COUNT_MAX = 2**53
+
 
 class Facts(msgspec.Struct):
-    usage: dict[str, Any] | None = None
-    timings: dict[str, Any] | None = None
+    usage: Any = None
+    timings: Any = None
     error: Any = None
 
 
@@ -51,7 +56,7 @@ def has_content(events: bytes) -> bool:
     for payload in payloads(events):
         try:
             chunk = _CHUNK.decode(payload)
-        except msgspec.DecodeError:
+        except NOT_JSON:
             continue
         for choice in chunk.choices:
             delta = choice.delta
@@ -63,15 +68,21 @@ def has_content(events: bytes) -> bool:
     return False
 
 
-def stream_error(events: bytes) -> ErrorInfo | None:
-    """The error an event reports: ``data: {"error": ...}``; text that merely says "error" is none."""
-    for payload in payloads(events):
-        try:
-            facts = _FACTS.decode(payload)
-        except msgspec.DecodeError:
-            continue
-        if facts.error is not None:
-            return failure("engine_failed", sentence(facts.error) or "The engine reports an error.")
+def stream_error(events: bytes) -> tuple[bytes, ErrorInfo] | None:
+    """The first error that an event reports (``data: {"error": ...}``) and the events before it.
+
+    Text that merely says "error" is none.
+    """
+    before = b""
+    for event in events.split(b"\n\n"):
+        for payload in payloads(event):
+            try:
+                facts = _FACTS.decode(payload)
+            except NOT_JSON:
+                continue
+            if facts.error is not None:
+                return before, failure("engine_failed", sentence(facts.error) or "The engine reports an error.")
+        before += event + b"\n\n"
     return None
 
 
@@ -83,7 +94,7 @@ def last_facts(events: bytes) -> dict[str, Any]:
     for payload in payloads(events):
         try:
             facts = _FACTS.decode(payload)
-        except msgspec.DecodeError:
+        except NOT_JSON:
             continue
         if facts.usage:
             found["usage"] = facts.usage
@@ -93,29 +104,39 @@ def last_facts(events: bytes) -> dict[str, Any]:
 
 
 def numbers(facts: dict[str, Any]) -> dict[str, Any]:
-    """Token counts and rates out of ``usage`` (OpenAI) and ``timings`` (llama.cpp); only what is a number."""
-    usage = facts.get("usage") or {}
-    timings = facts.get("timings") or {}
+    """Token counts and rates out of ``usage`` (OpenAI) and ``timings`` (llama.cpp); only what can be true."""
+    usage, timings = _dict(facts.get("usage")), _dict(facts.get("timings"))
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    asked = timings.get("prompt_n"), timings.get("cache_n")
-    prompt = sum(n for n in asked if isinstance(n, int)) if isinstance(asked[0], int) else None
-    found = {
-        "prompt_tokens": usage.get("prompt_tokens", prompt),
-        "cached_tokens": cached if cached is not None else timings.get("cache_n"),
-        "completion_tokens": usage.get("completion_tokens", timings.get("predicted_n")),
-        "prefill_per_s": timings.get("prompt_per_second"),
-        "tokens_per_s": timings.get("predicted_per_second"),
+    asked, cached = _count(timings.get("prompt_n")), _count(timings.get("cache_n"))
+    prompt = None if asked is None else asked + (cached or 0)
+    counts = {
+        "prompt_tokens": (_count(usage.get("prompt_tokens")), prompt),
+        "cached_tokens": (_count(_dict(details).get("cached_tokens")), cached),
+        "completion_tokens": (_count(usage.get("completion_tokens")), _count(timings.get("predicted_n"))),
+        "prefill_per_s": (_rate(timings.get("prompt_per_second")),),
+        "tokens_per_s": (_rate(timings.get("predicted_per_second")),),
     }
-    return {
-        name: value for name, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    first = {name: next((value for value in said if value is not None), None) for name, said in counts.items()}
+    return {name: value for name, value in first.items() if value is not None}
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COUNT_MAX else None
+
+
+def _rate(value: object) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and 0 <= value < COUNT_MAX else None  # type: ignore[arg-type, operator]
 
 
 def error_sentence(body: bytes) -> str:
     try:
         decoded = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return ""
     return sentence(decoded.get("error", decoded)) if isinstance(decoded, dict) else ""
 

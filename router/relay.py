@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+import re
+from collections import deque
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from router.aio import Clock
-from router.chunks import Facts, error_sentence, has_content, last_facts, numbers, sentence, stream_error
+from router.chunks import NOT_JSON, Facts, error_sentence, has_content, last_facts, numbers, sentence, stream_error
 from router.engines.base import Call, Engine, Reply
 from router.errors import EngineFault, failure
 from router.jobs import Job, Outcome, Result
@@ -27,8 +29,12 @@ EVENT_MAX_BYTES = 8 * 1024 * 1024
 BODY_MAX_BYTES = 64 * 1024 * 1024
 ERROR_MAX_BYTES = 64 * 1024
 REST_S = 0.05
+TAIL_CHUNKS = 4
+LOOKS = 30
 
 _DONE = b"data: [DONE]\n\n"
+_DONE_LINES = (b"data: [DONE]", b"data:[DONE]")
+_BLANK_LINES = re.compile(rb"\n{3,}")
 _TERMINAL = frozenset({400, 413, 415, 422})
 
 
@@ -53,10 +59,10 @@ class Relay:
         self._committed = False
         self._last = self._began
         self._ttft_s: float | None = None
-        self._held = b""
-        self._tail = b""
+        self._held = bytearray()
+        self._tail: deque[bytes] = deque(maxlen=TAIL_CHUNKS)
         self._events = 0
-        self._carry = b""
+        self._carry = bytearray()
         self._end: Outcome | None = None
 
     async def run(self, engine: Engine, call: Call) -> Outcome:
@@ -74,8 +80,10 @@ class Relay:
                 finally:
                     watch.cancel()
         except EngineFault as fault:
-            return self._broken(fault.info(), retryable=fault.retryable)
+            return replace(self._broken(fault.info(), retryable=fault.retryable), crashed=fault.crashed)
         except TimeoutError:
+            if self._end is not None:
+                return self._end
             return self._broken(failure("deadline_exceeded", self._silence()), retryable=not self._spent())
 
     # -- ends
@@ -143,8 +151,8 @@ class Relay:
         body = b"".join(parts)
         try:
             facts = msgspec.json.decode(body, type=Facts)
-        except msgspec.DecodeError:
-            return self._outcome(Result.FAILED, failure("engine_failed", "The engine's answer is not JSON."))
+        except NOT_JSON:
+            return self._outcome(Result.FAILED, failure("engine_failed", "The engine's answer is not a JSON object."))
         if facts.error is not None:
             said = sentence(facts.error) or "The engine reports an error."
             return self._outcome(Result.FAILED, failure("engine_failed", said))
@@ -161,6 +169,8 @@ class Relay:
         self._answer.gate = reply
         try:
             await reply.each(self._came)
+            if self._end is None and bytes(self._carry).strip() in _DONE_LINES:
+                self._end = self._events_came(_DONE)
             if self._end is None:
                 error = failure("engine_failed", "The engine closed the stream before its end.")
                 return self._broken(error, retryable=True)
@@ -175,11 +185,27 @@ class Relay:
         if b"\r" in chunk:
             chunk = chunk.replace(b"\r", b"")
         if self._carry:
-            chunk = self._carry + chunk
+            self._carry += chunk
+            if b"\n" not in chunk:
+                return self._endless()
+            chunk = bytes(self._carry)
+        elif chunk.startswith(b"\n"):
+            chunk = chunk.lstrip(b"\n")
+        if b"\n\n\n" in chunk:
+            chunk = _BLANK_LINES.sub(b"\n\n", chunk)
         cut = chunk.rfind(b"\n\n") + 2
-        self._carry = chunk[cut:] if cut > 1 else chunk
-        if cut > 1:
-            self._end = self._events_came(chunk if cut == len(chunk) else chunk[:cut])
+        if cut == 1:
+            self._carry = bytearray(chunk)
+            return self._endless()
+        if cut == len(chunk):
+            self._carry.clear()
+            self._end = self._events_came(chunk)
+        else:
+            self._carry = bytearray(chunk[cut:])
+            self._end = self._events_came(chunk[:cut])
+        return self._end is not None
+
+    def _endless(self) -> bool:
         if len(self._carry) > EVENT_MAX_BYTES:
             error = failure("engine_failed", "The engine sent an endless line.")
             self._end = self._broken(error, retryable=True)
@@ -187,27 +213,48 @@ class Relay:
 
     def _events_came(self, events: bytes) -> Outcome | None:
         """Whole events; returns the outcome when they end the stream."""
-        done = events.endswith(_DONE)
-        if b'"error"' in events and (error := stream_error(events)) is not None:
+        done = False
+        if b"[DONE]" in events:
+            events, done = _up_to_done(events)
+        if b'"error"' in events and (found := stream_error(events)) is not None:
+            before, error = found
+            if self._committed and before:
+                self._feed(before)
             return self._broken(error, retryable=True)
+        now = self._clock.mono()
         if not self._committed:
+            self._held += events
             if not done and not has_content(events):
-                self._held += events
                 if len(self._held) > EVENT_MAX_BYTES:
                     return self._broken(failure("engine_failed", "The engine sends no content."), retryable=True)
                 return None
-            events, self._held = self._held + events, b""
+            events, self._held = bytes(self._held), bytearray()
             self._committed = True
-            self._ttft_s = round(self._clock.mono() - self._began, 5)
-        self._last = self._clock.mono()
+            self._ttft_s = round(now - self._began, 5)
+            self._last = now
+        elif now - self._last > self._limits.between_content_s / LOOKS and has_content(events):
+            self._last = now  # only content counts, and looking once in a while is enough
+        self._feed(events)
+        if done:
+            self._events = max(0, self._events - 3)  # role, finish reason, [DONE]
+            return self._outcome(Result.DONE, facts=last_facts(b"".join(self._tail)))
+        return None
+
+    def _feed(self, events: bytes) -> None:
         count = events.count(b"\n\n")
         self._answer.feed(events, count)
         self._events += count
-        if done:
-            self._events = max(0, self._events - 3)  # role, finish reason, [DONE]
-            return self._outcome(Result.DONE, facts=last_facts(self._tail + events))
-        self._tail = events
-        return None
+        self._tail.append(events)
+
+
+def _up_to_done(events: bytes) -> tuple[bytes, bool]:
+    """``events`` up to the first ``[DONE]`` line, and whether there is one; text may say the word."""
+    start = 0
+    for line in events.split(b"\n"):
+        if line.rstrip() in _DONE_LINES:
+            return events[:start] + _DONE, True
+        start += len(line) + 1
+    return events, False
 
 
 async def _rest(reply: Reply) -> None:

@@ -310,6 +310,7 @@ class ScriptedEngine:
         self.scripts: list[tuple[Step, ...]] = []
         self.asked: list[Asked] = []
         self.url = ""
+        self._playing: tuple[Step, ...] = ()
         self._server: asyncio.Server | None = None
         self._arrived = asyncio.Condition()
         self._connections: set[asyncio.Task[None]] = set()
@@ -364,11 +365,14 @@ class ScriptedEngine:
         async with self._arrived:
             self.asked.append(asked)
             self._arrived.notify_all()
-        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        if self.scripts:
+            self._playing = self.scripts.pop(0)
         watch = asyncio.ensure_future(self._watch(reader, asked))
         try:
-            for step in script:
+            for step in self._playing:
                 await self._step(step, writer, asked)
+        except ConnectionError:
+            asked.gone.set()
         finally:
             watch.cancel()
 

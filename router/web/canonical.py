@@ -14,7 +14,8 @@ import msgspec
 
 from router.engines.base import Kind
 from router.errors import BadRequestError
-from router.web.fields import TABLES, Prompt
+from router.web.fields import TABLES
+from router.web.prompt import Prompt
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 _NO_LIMIT: Final = -1

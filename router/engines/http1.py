@@ -45,6 +45,7 @@ class _Connection(asyncio.Protocol):
         self.headers: dict[str, str] = {}
         self.parts: list[bytes] = []
         self.complete = False
+        self.status = 0
         self.keep = False
         self.head: asyncio.Future[None] | None = None
         self.took: Callable[[bytes], bool] | None = None
@@ -120,20 +121,26 @@ class _Connection(asyncio.Protocol):
     # -- the parser's side
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if not self.complete:
+            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        if self.complete:  # a second answer to one request
+            self.keep = False
+            return
         self._head_bytes = -1
+        self.status = self._parser.get_status_code()
         self.keep = self._parser.should_keep_alive()
         self._until_close = "content-length" not in self.headers and "transfer-encoding" not in self.headers
-        if self._parser.get_status_code() >= 200:
+        if self.status >= 200:
             self._settle(self.head)
 
     def on_body(self, body: bytes) -> None:
-        self.parts.append(body)
+        if not self.complete:
+            self.parts.append(body)
 
     def on_message_complete(self) -> None:
-        if self._parser.get_status_code() < 200:  # 100 Continue and its like
+        if self.status < 200:  # 100 Continue and its like
             self.headers.clear()
             return
         self.complete = True
@@ -158,7 +165,7 @@ class _Connection(asyncio.Protocol):
             if reused and not self.headers and self.fault == "closed the connection":
                 raise StaleError
             raise EngineFault(f"The engine at {self.place[0]}:{self.place[1]} {self.fault}.")
-        return int(self._parser.get_status_code())
+        return self.status
 
     def middle(self) -> EngineFault:
         """The fault of an answer that broke off."""
@@ -177,6 +184,7 @@ class _Http1Reply(Reply):
         connection = self._connection
         connection.done = asyncio.get_running_loop().create_future()
         connection.took = took
+        self.resume()
         if connection.parts:
             connection._push()
         if connection.complete or connection.fault:

@@ -566,6 +566,14 @@ async def test_a_connection_is_used_again_after_a_whole_answer_only(rig: Rig) ->
     assert len(rig.server.asked) == 3
 
 
+async def test_a_second_answer_to_one_request_is_not_read(rig: Rig) -> None:
+    one = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{"choices":[]}'
+    other = b'HTTP/1.1 500 No\r\nContent-Length: 13\r\n\r\n{"error":"x"}'
+    for _ in range(2):  # and its connection is not used again
+        outcome, reader = await rig.plays(one + other, is_stream=False)
+        assert (outcome.result, reader.got) == (Result.DONE, b'{"choices":[]}')
+
+
 async def test_a_crash_of_the_engine_is_told_apart_from_other_faults() -> None:
     for crashed in (True, False):
         job = make_job()

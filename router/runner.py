@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from router.relay import Limits, Relay
 from router.scheduler import Scheduler
 from router.states import JobState
 from router.web.canonical import with_model
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,9 @@ class Runner:
     async def _attempt(self, job: Job, try_no: int) -> None:
         try:
             outcome = await self._outcome(job, try_no)
+        except Exception as error:  # a fault of ours must not keep the lease
+            log.exception("an attempt ended with %s", type(error).__name__)
+            outcome = Outcome(Result.FAILED, failure("internal", "Something in Quorum went wrong."))
         finally:
             if self._running.get(job.id) is asyncio.current_task():
                 del self._running[job.id]
@@ -116,7 +122,8 @@ class Runner:
                 kind=job.kind,
             )
         except EngineFault as fault:
-            return Outcome(Result.FAILED if fault.retryable else Result.REJECTED, fault.info())
+            result = Result.FAILED if fault.retryable else Result.REJECTED
+            return Outcome(result, fault.info(), crashed=fault.crashed)
         finally:
             self._poll(engine.id)
         self._scheduler.loaded(job, try_no)

@@ -31,8 +31,8 @@ BODY = b'{"model": "tiny", "messages": [{"role": "user", "content": "' + b"x" * 
 MOVES = (JobState.LOADING, JobState.WORKING, JobState.DONE)
 
 
-def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else float("nan")
+def percentile(values: list[float], share: float) -> float | None:
+    return round(sorted(values)[min(len(values) - 1, int(len(values) * share))], 2) if values else None
 
 
 class Lag:
@@ -123,17 +123,17 @@ async def measure(
     return {
         "run": name,
         "jobs_per_s": round(jobs / took),
-        "insert_p50_ms": round(percentile(inserts_ms, 0.5), 2),
-        "insert_p99_ms": round(percentile(inserts_ms, 0.99), 2),
-        "lag_p50_ms": round(percentile(lag.samples_ms, 0.5), 2),
-        "lag_p99_ms": round(percentile(lag.samples_ms, 0.99), 2),
+        "insert_p50_ms": percentile(inserts_ms, 0.5),
+        "insert_p99_ms": percentile(inserts_ms, 0.99),
+        "lag_p50_ms": percentile(lag.samples_ms, 0.5),
+        "lag_p99_ms": percentile(lag.samples_ms, 0.99),
         "cpu_us_per_job": round(cpu_s / jobs * 1e6),
         "bytes_per_job": round(path.stat().st_size / jobs),
         "jobs": jobs,
     }
 
 
-def fsync_ms(folder: Path) -> float:
+def fsync_ms(folder: Path) -> float | None:
     """Median time of one fdatasync of 8 KiB on this disk."""
     samples = []
     with (folder / "fsync").open("wb", buffering=0) as file:
@@ -161,9 +161,9 @@ def main() -> None:
     columns = [key for key in runs[0] if key != "jobs"]
     print("  ".join(f"{column:>14}" for column in columns))
     for run in runs:
-        print("  ".join(f"{run[column]:>14}" for column in columns))
-    print(f"fdatasync of 8 KiB here: {sync_ms:.2f} ms; {options.submitters} submitters; synchronous=FULL")
-    print(json.dumps({"fdatasync_ms": round(sync_ms, 3), "submitters": options.submitters, "runs": runs}))
+        print("  ".join(f"{run[column]!s:>14}" for column in columns))
+    print(f"fdatasync of 8 KiB here: {sync_ms} ms; {options.submitters} submitters; synchronous=FULL")
+    print(json.dumps({"fdatasync_ms": sync_ms, "submitters": options.submitters, "runs": runs}))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ import sys
 import time
 import traceback
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 LINE_MAX: Final = 256
 RING_LINES: Final = 500
@@ -25,6 +26,7 @@ FILE_NAME: Final = "quorum.log"
 FILE_BYTES: Final = 2 * 1024 * 1024
 FILE_COUNT: Final = 3
 WAITING_MAX: Final = 10_000
+STUCK_S: Final = 1.0
 
 # Control characters, the separators some viewers break lines at, bidirectional overrides, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -80,7 +82,7 @@ class _Queue(logging.handlers.QueueHandler):
     """Formats on the caller's side, keeps the line in the ring, hands it to the writing thread; drops when that is
     10,000 lines behind."""
 
-    def __init__(self, waiting: queue.Queue[logging.LogRecord], ring: deque[str]) -> None:
+    def __init__(self, waiting: queue.Queue[Any], ring: deque[str]) -> None:
         super().__init__(waiting)
         self._ring = ring
         self.setFormatter(LineFormatter())
@@ -95,6 +97,21 @@ class _Queue(logging.handlers.QueueHandler):
             self.queue.put_nowait(record)
         except queue.Full:
             return
+
+
+class _Writer(logging.handlers.QueueListener):
+    """Writes in a thread of its own; a sink that is stuck costs the end of the program at most 2 s."""
+
+    def __init__(self, waiting: queue.Queue[Any], *sinks: logging.Handler) -> None:
+        super().__init__(waiting, *sinks)
+        self._waiting = waiting
+
+    def stop(self) -> None:
+        with suppress(queue.Full):
+            self._waiting.put(None, timeout=STUCK_S)  # what the base class takes as the end
+        if self._thread is not None:
+            self._thread.join(STUCK_S)
+            self._thread = None
 
 
 class _PrivateFile(logging.handlers.RotatingFileHandler):
@@ -115,10 +132,10 @@ class Logs:
         sinks: list[logging.Handler] = [logging.StreamHandler(sys.stderr)] if sys.stderr is not None else []
         if directory is not None:
             sinks.append(_PrivateFile(directory / FILE_NAME, maxBytes=FILE_BYTES, backupCount=FILE_COUNT - 1))
-        waiting: queue.Queue[logging.LogRecord] = queue.Queue(WAITING_MAX)
+        waiting: queue.Queue[Any] = queue.Queue(WAITING_MAX)
         self._handler = _Queue(waiting, self.ring)
         self._sinks = sinks
-        self._writer = logging.handlers.QueueListener(waiting, *sinks)
+        self._writer = _Writer(waiting, *sinks)
         self._writer.start()
         root = logging.getLogger()
         root.addHandler(self._handler)

@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 
 from router.aio import Tasks
+from router.engines.http1 import Http1Transport
 from router.engines.llama import LlamaEngine
 from router.engines.llama_replica import Tuning
-from router.engines.transport import HttpTransport
+from router.engines.transport import HttpTransport, Transport
 from router.library import Library
 from tests.router.engines.fakes import FakeClock
 
 
 @pytest.fixture
-async def transport() -> AsyncIterator[HttpTransport]:
-    made = HttpTransport()
+async def transport() -> AsyncIterator[Http1Transport]:
+    """As the node has it."""
+    made = Http1Transport(HttpTransport())
     yield made
     await made.close()
 
@@ -56,7 +58,7 @@ async def library(starter_model: Path, tmp_path: Path) -> Library:
 
 @pytest.fixture
 async def engine(
-    library: Library, settings: dict[str, Any], tasks: Tasks, clock: FakeClock, transport: HttpTransport
+    library: Library, settings: dict[str, Any], tasks: Tasks, clock: FakeClock, transport: Transport
 ) -> AsyncIterator[LlamaEngine]:
     """The built-in engine whose health is asked for often."""
     made = LlamaEngine(library, settings, tasks, clock, transport, Tuning(0.1, 0.3))

@@ -19,7 +19,7 @@ from router.engines import llama_process
 from router.engines.base import Call, EngineModel, Kind
 from router.engines.llama import LlamaEngine
 from router.engines.llama_replica import Replica
-from router.engines.transport import HttpTransport
+from router.engines.transport import Transport
 from router.errors import EngineFault
 from router.library import Library
 from tests.router.engines.fakes import FakeClock
@@ -89,9 +89,7 @@ async def test_a_chat_model_makes_embeddings_in_a_process_of_their_own(engine: L
     assert replica(engine) is not replica(engine, embedder=True)
 
 
-async def test_leaving_a_stream_stops_the_generation_within_100_ms(
-    engine: LlamaEngine, transport: HttpTransport
-) -> None:
+async def test_leaving_a_stream_stops_the_generation_within_100_ms(engine: LlamaEngine, transport: Transport) -> None:
     await engine.load(MODEL)
     copy = replica(engine)
     slots = copy._child.url("slots")
@@ -279,7 +277,7 @@ async def test_a_model_larger_than_the_memory_is_refused(
         await engine.load(MODEL)
 
 
-async def test_only_the_key_of_this_start_opens_the_process(engine: LlamaEngine, transport: HttpTransport) -> None:
+async def test_only_the_key_of_this_start_opens_the_process(engine: LlamaEngine, transport: Transport) -> None:
     await engine.load(MODEL)
     copy = replica(engine)
     key = copy.headers["Authorization"].removeprefix("Bearer ")

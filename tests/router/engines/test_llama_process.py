@@ -14,7 +14,7 @@ from router.aio import Tasks
 from router.engines import llama_process
 from router.engines.llama_child import Orders
 from router.engines.llama_process import Child, child_argv
-from router.engines.transport import HttpTransport
+from router.engines.transport import Transport
 from router.errors import EngineFault
 
 ORDERS: Orders = {
@@ -44,7 +44,7 @@ def script(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture
-async def child(tasks: Tasks, transport: HttpTransport) -> Child:
+async def child(tasks: Tasks, transport: Transport) -> Child:
     return Child("m", tasks, transport)
 
 

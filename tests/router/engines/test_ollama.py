@@ -10,7 +10,7 @@ import pytest
 
 from router.engines.base import Call, Kind
 from router.engines.ollama import OllamaEngine
-from router.engines.transport import HttpTransport
+from router.engines.transport import Transport
 from router.errors import EngineFault
 from tests.router.engines.fakes import FakeClock, FakeOllama, serving
 
@@ -23,7 +23,7 @@ def fake() -> FakeOllama:
 
 
 @pytest.fixture
-async def engine(fake: FakeOllama, transport: HttpTransport, clock: FakeClock) -> AsyncIterator[OllamaEngine]:
+async def engine(fake: FakeOllama, transport: Transport, clock: FakeClock) -> AsyncIterator[OllamaEngine]:
     async with serving(fake.routes()) as address:
         yield OllamaEngine(address, transport, clock)
 
@@ -123,13 +123,13 @@ async def test_a_native_stream_cut_short_is_a_fault(engine: OllamaEngine, fake: 
         await answer(engine, chat(top_k=5))
 
 
-async def test_an_absent_ollama_is_not_ready(transport: HttpTransport, clock: FakeClock) -> None:
+async def test_an_absent_ollama_is_not_ready(transport: Transport, clock: FakeClock) -> None:
     snapshot = await OllamaEngine("http://127.0.0.1:1", transport, clock).poll()
     assert not snapshot.ready
     assert snapshot.models == ()
 
 
-async def test_a_hostile_list_offers_nothing(transport: HttpTransport, clock: FakeClock) -> None:
+async def test_a_hostile_list_offers_nothing(transport: Transport, clock: FakeClock) -> None:
     nonsense = {"models": [3, {"name": 4}, {"name": "../../etc"}, {"name": "a\nb"}, {"name": "ok:1", "details": 3}]}
     async with serving({"/api/tags": nonsense, "/api/ps": {"models": 9}, "/api/version": {"version": 1}}) as address:
         snapshot = await OllamaEngine(address, transport, clock).poll()

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from router.engines.base import Call, Kind
 from router.engines.openai import OpenAIEngine
-from router.engines.transport import HttpTransport
+from router.engines.transport import Transport
 from router.errors import EngineFault
 from tests.router.engines.fakes import FakeClock, serving
 
@@ -42,7 +42,7 @@ def listing(*entries: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 async def test_the_kind_of_server_is_recognised(
-    entry: dict[str, Any], label: str, transport: HttpTransport, clock: FakeClock
+    entry: dict[str, Any], label: str, transport: Transport, clock: FakeClock
 ) -> None:
     async with serving({"/v1/models": listing(entry)}) as address:
         engine = OpenAIEngine(address, "", transport, clock)
@@ -53,7 +53,7 @@ async def test_the_kind_of_server_is_recognised(
     assert snapshot.models[0].capabilities == {"chat"}
 
 
-async def test_lm_studios_own_list_tells_what_is_loaded(transport: HttpTransport, clock: FakeClock) -> None:
+async def test_lm_studios_own_list_tells_what_is_loaded(transport: Transport, clock: FakeClock) -> None:
     async with serving({"/api/v0/models": LMSTUDIO, "/v1/models": listing()}) as address:
         engine = OpenAIEngine(f"{address}/v1", "", transport, clock)
         vision, embedder = (await engine.poll()).models
@@ -64,7 +64,7 @@ async def test_lm_studios_own_list_tells_what_is_loaded(transport: HttpTransport
     assert not engine.needs_load(vision.name)
 
 
-async def test_the_body_and_the_key_go_through_as_they_are(transport: HttpTransport, clock: FakeClock) -> None:
+async def test_the_body_and_the_key_go_through_as_they_are(transport: Transport, clock: FakeClock) -> None:
     seen: list[tuple[bytes, str, str]] = []
 
     async def chat(request: web.Request) -> web.Response:
@@ -80,7 +80,7 @@ async def test_the_body_and_the_key_go_through_as_they_are(transport: HttpTransp
     assert seen == [(body, "Bearer secret", "application/json")]
 
 
-async def test_an_engines_error_status_is_passed_on(transport: HttpTransport, clock: FakeClock) -> None:
+async def test_an_engines_error_status_is_passed_on(transport: Transport, clock: FakeClock) -> None:
     async def chat(request: web.Request) -> web.Response:
         return web.json_response({"error": {"message": "no"}}, status=400)
 
@@ -92,7 +92,7 @@ async def test_an_engines_error_status_is_passed_on(transport: HttpTransport, cl
         assert reply.status == 400
 
 
-async def test_a_dead_engine_is_not_ready_and_a_call_is_a_fault(transport: HttpTransport, clock: FakeClock) -> None:
+async def test_a_dead_engine_is_not_ready_and_a_call_is_a_fault(transport: Transport, clock: FakeClock) -> None:
     engine = OpenAIEngine("http://127.0.0.1:1/v1", "", transport, clock)
     snapshot = await engine.poll()
     assert not snapshot.ready
@@ -102,7 +102,7 @@ async def test_a_dead_engine_is_not_ready_and_a_call_is_a_fault(transport: HttpT
             pass
 
 
-async def test_a_wrong_key_says_so(transport: HttpTransport, clock: FakeClock) -> None:
+async def test_a_wrong_key_says_so(transport: Transport, clock: FakeClock) -> None:
     async def refuse(request: web.Request) -> web.Response:
         return web.json_response({"error": "no"}, status=401)
 
@@ -114,6 +114,6 @@ async def test_a_wrong_key_says_so(transport: HttpTransport, clock: FakeClock) -
 
 
 @pytest.mark.parametrize("answer", [{"data": 3}, {}, [], "x", {"data": [3, {"id": 7}, {"id": "../x"}, {"id": "a\nb"}]}])
-async def test_a_list_of_nonsense_offers_nothing(answer: Any, transport: HttpTransport, clock: FakeClock) -> None:
+async def test_a_list_of_nonsense_offers_nothing(answer: Any, transport: Transport, clock: FakeClock) -> None:
     async with serving({"/v1/models": answer}) as address:
         assert (await OpenAIEngine(address, "", transport, clock).poll()).models == ()

@@ -9,14 +9,14 @@ import pytest
 from aiohttp import web
 
 from router.engines.probe import EngineFinder, FoundEngine, parse_address
-from router.engines.transport import HttpTransport
+from router.engines.transport import Transport
 from tests.router.engines.fakes import FakeClock, FakeOllama, serving
 
 
 class Watcher:
     """A finder with what it told."""
 
-    def __init__(self, transport: HttpTransport, clock: FakeClock, settings: Mapping[str, Any]) -> None:
+    def __init__(self, transport: Transport, clock: FakeClock, settings: Mapping[str, Any]) -> None:
         self.own: frozenset[tuple[str, int]] = frozenset()
         self.here: dict[str, FoundEngine] = {}
         self.gone: list[str] = []
@@ -47,7 +47,7 @@ def usual(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     return use
 
 
-async def test_engines_at_the_usual_ports_appear(transport: HttpTransport, clock: FakeClock, usual: Any) -> None:
+async def test_engines_at_the_usual_ports_appear(transport: Transport, clock: FakeClock, usual: Any) -> None:
     models = {"/v1/models": {"object": "list", "data": []}}
     async with serving(FakeOllama().routes()) as ollama, serving(models) as other, serving({"/": "a page"}) as site:
         usual(ollama, other, site)
@@ -58,7 +58,7 @@ async def test_engines_at_the_usual_ports_appear(transport: HttpTransport, clock
 
 
 async def test_an_engine_gone_for_two_looks_vanishes_and_comes_back(
-    transport: HttpTransport, clock: FakeClock, usual: Any
+    transport: Transport, clock: FakeClock, usual: Any
 ) -> None:
     models = {"/v1/models": {"object": "list", "data": []}}
     watcher = Watcher(transport, clock, {"engines": ""})
@@ -75,7 +75,7 @@ async def test_an_engine_gone_for_two_looks_vanishes_and_comes_back(
     assert watcher.kinds == ["openai"]
 
 
-async def test_an_own_socket_is_never_asked(transport: HttpTransport, clock: FakeClock, usual: Any) -> None:
+async def test_an_own_socket_is_never_asked(transport: Transport, clock: FakeClock, usual: Any) -> None:
     asked: list[str] = []
 
     async def note(request: web.Request) -> web.Response:
@@ -94,7 +94,7 @@ async def test_an_own_socket_is_never_asked(transport: HttpTransport, clock: Fak
 
 
 async def test_named_engines_replace_the_usual_ports_and_stay_while_away(
-    transport: HttpTransport, clock: FakeClock, usual: Any
+    transport: Transport, clock: FakeClock, usual: Any
 ) -> None:
     models = {"/v1/models": {"object": "list", "data": []}}
     settings = {"engines": "secret@http://127.0.0.1:1/v1"}
@@ -109,7 +109,7 @@ async def test_named_engines_replace_the_usual_ports_and_stay_while_away(
     assert [engine.url for engine in watcher.here.values()] == [f"{address}/v1"]
 
 
-async def test_a_named_engine_turns_out_to_be_ollama(transport: HttpTransport, clock: FakeClock) -> None:
+async def test_a_named_engine_turns_out_to_be_ollama(transport: Transport, clock: FakeClock) -> None:
     async with serving({"/": "starting"}) as address:
         port = int(address.rpartition(":")[2])
         watcher = Watcher(transport, clock, {"engines": f"127.0.0.1:{port}"})
@@ -120,7 +120,7 @@ async def test_a_named_engine_turns_out_to_be_ollama(transport: HttpTransport, c
     assert watcher.kinds == ["ollama"]
 
 
-async def test_a_key_is_sent_only_to_the_address_it_was_given_for(transport: HttpTransport, clock: FakeClock) -> None:
+async def test_a_key_is_sent_only_to_the_address_it_was_given_for(transport: Transport, clock: FakeClock) -> None:
     async def models(request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == "Bearer secret"
         return web.json_response({"data": []})

@@ -88,6 +88,6 @@ class Intake:
         return job
 
     def client_left(self, job: Job) -> None:
-        """The caller went away: its job is cancelled, unless it was asked to live on."""
-        if not job.keep:
+        """The caller went away: its job is cancelled, unless it was asked to live on or this node is what went away."""
+        if not job.keep and not self._scheduler.stopping:
             self._scheduler.cancel(job.id)

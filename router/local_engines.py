@@ -69,6 +69,7 @@ class LocalEngines:
             vanished=lambda engine_id: self._roster.gone(engine_id),
         )
         await finder.look()
+        await self._roster.settled()
         finder.start(self._tasks)
 
     def _appeared(self, engine: FoundEngine) -> None:

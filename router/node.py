@@ -39,7 +39,7 @@ from router.store import Store
 from router.view import View
 from router.web.front import Front
 from router.web.service import Service
-from router.wire import Change, NodeInfo
+from router.wire import Change, Message, NodeInfo
 
 __all__ = ["Node", "NodeOptions"]
 
@@ -73,6 +73,9 @@ class Node:
         self._notice = ""
         self._started_at = self._clock.wall()
         self._answers: dict[str, Answer] = {}
+        self._left: list[Job] = []
+        self._unanswered: dict[str, Message] = {}
+        self._looked = asyncio.Event()
 
     # -- life
 
@@ -86,6 +89,9 @@ class Node:
         self._notice = report.notice
         try:
             await self._build()
+            # what an earlier run left is read before the first new job can be among it
+            self._left = await self._records.resumed(self._clock)
+            self._unanswered = {m.job_id or "": m for m in await self._chats.running_answers()}
             await self._front.start()
         except BaseException:
             await self._close()
@@ -165,15 +171,19 @@ class Node:
         self._mode.restore()
         await self._engines.start(self._front.own_addresses)
         self._front.accept()
-        answers = {message.job_id or "": message for message in await self._chats.running_answers()}
-        for job in await self._records.resumed(self._clock):
-            self._answers[job.id] = job.answer
-            if (message := answers.pop(job.id, None)) is not None:
+        self._looked.set()
+        for job in self._left:
+            self._remember(job)
+            if (message := self._unanswered.pop(job.id, None)) is not None:
                 self._conversations.adopt(message, job)
             self._scheduler.resume_job(job)
-        for message in answers.values():
+        for message in self._unanswered.values():
             await self._conversations.lost(message)
         await self._roster.poll_on()
+
+    async def ready(self) -> None:
+        """Wait until every engine has been looked at once."""
+        await self._looked.wait()
 
     async def stop(self) -> None:
         """Let running jobs finish for 10 s; what is left waits, uncharged, for the next start."""

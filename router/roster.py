@@ -64,6 +64,10 @@ class Roster:
             if engine_id not in self._again:
                 return
 
+    async def settled(self) -> None:
+        """Wait for the looks that are under way."""
+        await asyncio.gather(*self._polls.values(), return_exceptions=True)
+
     async def repoll(self) -> None:
         """Look at all engines now, because somebody asked for a model that isn't known; at most every 2 s."""
         if self._clock.mono() - self._repolled < REPOLL_S:

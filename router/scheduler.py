@@ -71,13 +71,13 @@ class Scheduler:
         self._jitter = jitter
         self._batch_live = 0
         self._batch_running = 0
-        self._stopping = False
+        self.stopping = False
 
     # -- the doors
 
     def submit(self, job: Job) -> Decision:
         """[2] Accept a job and place it. Raises ModelNotFoundError, QueueFullError, QuorumError; then nothing stays."""
-        if self._stopping:
+        if self.stopping:
             raise QuorumError("no_holder_available", "This node is stopping.", "Start Quorum again.")
         limit, live = (BATCH_MAX, self._batch_live) if job.batch else (INTERACTIVE_MAX, self._interactive_waiting())
         if live >= limit:
@@ -200,7 +200,7 @@ class Scheduler:
 
     def _replace(self, job: Job) -> None:
         """Place a job that waits outside the lanes."""
-        if self._stopping or self.jobs.get(job.id) is not job or job.state is not JobState.QUEUED or job.ticket:
+        if self.stopping or self.jobs.get(job.id) is not job or job.state is not JobState.QUEUED or job.ticket:
             return
         decision = self._place_or_none(job)
         if decision is not None and decision.chosen is not None:
@@ -268,7 +268,7 @@ class Scheduler:
 
     def _pump(self, lane: Lane) -> None:
         """Start what the lane has room for. Picking and taking the lease are one step."""
-        while lane.waiting and lane.free and self.mode.takes_work and not self._stopping:
+        while lane.waiting and lane.free and self.mode.takes_work and not self.stopping:
             job = lane.pick(lambda model: self._registry.warm(lane.engine, model), self._clock.mono())
             if job is None:
                 return
@@ -366,7 +366,7 @@ class Scheduler:
 
     def stop_accepting(self) -> None:
         """The node stops: nothing new is accepted or started."""
-        self._stopping = True
+        self.stopping = True
 
     # -- looks
 

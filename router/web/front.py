@@ -18,7 +18,6 @@ from router.web.server import Listener
 from router.web.service import Service
 from router.web.turnstile import Turnstile
 
-
 class Front:
     """Listens from ``start`` to ``stop``."""
 

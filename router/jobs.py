@@ -110,16 +110,23 @@ class Answer:
         if after is not None and after[0] != self.try_no:
             reader.reset()
             after = None
-        for seq, data in self.chunks:
-            if after is None or seq > after[1]:
-                reader.content(data, seq)
-            elif seq + data.count(b"\n\n") - 1 > after[1]:
-                skipped = data.split(b"\n\n", after[1] - seq + 1)[-1]
-                reader.content(skipped, after[1] + 1)
+        start = 0 if after is None else after[1] + 1
+        if missed := self._since(start):
+            reader.content(missed, start)
         if self.end is not None:
             reader.ended(self.end)
         else:
             self.readers.append(reader)
+
+    def _since(self, start: int) -> bytes:
+        """What is kept from the event ``start`` on, in one piece."""
+        parts = [data for seq, data in self.chunks if seq >= start]
+        before = [(seq, data) for seq, data in self.chunks if seq < start]
+        if before and self.content_type != "application/json":
+            seq, data = before[-1]
+            if seq + data.count(b"\n\n") > start:
+                parts.insert(0, data.split(b"\n\n", start - seq)[-1])
+        return b"".join(parts)
 
     def detach(self, reader: Reader) -> None:
         """Stop following; a reader that isn't there is left alone."""
@@ -133,7 +140,7 @@ class Answer:
         self.events += events
         if self.keep:
             self.chunks.append((seq, data))
-        for reader in self.readers:
+        for reader in tuple(self.readers):
             reader.content(data, seq)
 
     def restart(self, try_no: int) -> None:

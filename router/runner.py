@@ -86,7 +86,8 @@ class Runner:
             outcome = await self._outcome(job, try_no)
         except Exception as error:  # a fault of ours must not keep the lease
             log.exception("an attempt ended with %s", type(error).__name__)
-            outcome = Outcome(Result.FAILED, failure("internal", "Something in Quorum went wrong."))
+            result = Result.INTERRUPTED if job.answer.events else Result.FAILED
+            outcome = Outcome(result, failure("internal", "Something in Quorum went wrong."))
         finally:
             if self._running.get(job.id) is asyncio.current_task():
                 del self._running[job.id]

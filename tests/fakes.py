@@ -14,6 +14,7 @@ from typing import Any
 from router.engines.base import Call, EngineModel, EngineSnapshot, Kind, Reply
 from router.errors import EngineFault
 from router.jobs import Answer, Job, Origin
+from router.placement import HolderView
 from router.states import JobState
 from router.wire import Ended, State
 
@@ -188,6 +189,21 @@ def make_job(seq: int = 1, model: str = "m", **changes: Any) -> Job:
         "created_mono": 1000.0,
     }
     return Job(**(given | changes))
+
+
+def view(node: str = "here", engine: str = "e", **changes: Any) -> HolderView:
+    """A free warm holder of ``m``; local on the node ``here``."""
+    given: dict[str, Any] = {
+        "node": node,
+        "engine": engine,
+        "model": "m",
+        "local": node == "here",
+        "warm": True,
+        "in_flight": 0,
+        "waiting": 0,
+        "width": 1,
+    }
+    return HolderView(**(given | changes))
 
 
 @dataclass(eq=False)

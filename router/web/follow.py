@@ -38,11 +38,18 @@ class _QueueReader:
             self.queue.put_nowait(None)
 
     def content(self, events: bytes, seq: int) -> None:
-        """Each event gets its id, ``try.seq``."""
-        made = []
-        for number, one in enumerate(events.split(b"\n\n")[:-1], seq):
-            made.append(b"id: %d.%d\n%b\n\n" % (self._answer.try_no, number, one))
-        self._put(b"".join(made) or b"id: %d.%d\ndata: %b\n\n" % (self._answer.try_no, seq, events))
+        """Each event gets its id, ``try.seq``, and keeps its data alone: other fields are this stream's own."""
+        if self._answer.content_type == "application/json":
+            whole = [b"\n".join(b"data: " + line for line in events.splitlines())]
+        else:
+            whole = [
+                b"\n".join(line for line in one.split(b"\n") if line.startswith(b"data:"))
+                for one in events.split(b"\n\n")[:-1]
+            ]
+        try_no = self._answer.try_no
+        made = b"".join(b"id: %d.%d\n%b\n\n" % (try_no, no, data) for no, data in enumerate(whole, seq) if data)
+        if made:
+            self._put(made)
 
     def state(self, state: State) -> None:
         """A move."""
@@ -81,20 +88,17 @@ async def event_stream(request: web.Request) -> web.StreamResponse:
 async def follow_answer(request: web.Request, answer: Answer, now: State) -> web.StreamResponse:
     """Replay what the client missed, then follow to the end."""
     after = last_event_id(request)
-    response = await event_stream(request)
     reader = _QueueReader(answer)
-    await response.write(event("state", now))
+    reader.state(now)
     answer.attach(reader, after)
     try:
-        while True:
-            data = await _next(reader.queue)
-            if data is None:
-                break
+        response = await event_stream(request)
+        while (data := await _next(reader.queue)) is not None:
             await response.write(data)
+        await response.write_eof()
+        return response
     finally:
         answer.detach(reader)
-    await response.write_eof()
-    return response
 
 
 async def _next(queue: asyncio.Queue[bytes | None]) -> bytes | None:

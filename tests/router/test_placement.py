@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.placement import Decision, HolderView, Route, Word, place
+from tests.fakes import view
 
 Pair = tuple[str, str]
-
-
-def view(node: str = "here", engine: str = "e", **changes: Any) -> HolderView:
-    given: dict[str, Any] = {
-        "node": node,
-        "engine": engine,
-        "model": "m",
-        "local": node == "here",
-        "warm": True,
-        "in_flight": 0,
-        "waiting": 0,
-        "width": 1,
-    }
-    return HolderView(**(given | changes))
 
 
 def words(decision: Decision) -> dict[str, str]:

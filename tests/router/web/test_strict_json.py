@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from router.errors import BadRequestError
+from router.web import strict_json
 from router.web.strict_json import DEPTH_MAX, decode
 
 
@@ -152,12 +154,52 @@ def test_depth_is_bounded_exactly(levels: int, form: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"[" * 1_000_000, b'{"a":' * 1_000_000, b'{"a":' + b"[" * 500_000 + b"]" * 500_000 + b"}"],
-    ids=["arrays", "objects", "closed"],
+    [
+        b"[" * 100_000,
+        b'{"a":' * 40_000,
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b"[" * 1_000_000,
+        b'{"a":' * 1_000_000,
+    ],
+    ids=["arrays", "objects", "closed", "a million arrays", "a million objects"],
 )
 def test_a_million_levels_cost_nothing(body: bytes) -> None:
-    with pytest.raises(BadRequestError, match="deeper than 64"):
+    with pytest.raises(BadRequestError, match="deeper than 64|too many values"):
         decode(body)
+
+
+@given(objects, st.data())
+def test_large_bodies_follow_the_same_rules(value: dict[str, Any], data: st.DataObject) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_json, "LARGE_BYTES", 0)
+        test_a_key_twice_is_found_wherever_it_stands.hypothesis.inner_test(value, data)  # type: ignore[attr-defined]
+        agree(json.dumps(value, indent=data.draw(st.sampled_from([None, 1]))).encode())
+        agree(json.dumps(value, ensure_ascii=False, separators=(" , ", ": ")).encode())
+
+
+def many(unit: bytes, size: int) -> bytes:
+    return b'{"a":[' + unit * (size // len(unit)) + b"1]}"
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b'{"a":1},', b"1,", b'"",'])
+def test_millions_of_values_are_refused(unit: bytes) -> None:
+    with pytest.raises(BadRequestError, match="too many values"):
+        decode(many(unit, 8 << 20))
+
+
+def test_text_with_millions_of_brackets_and_commas_is_just_text() -> None:
+    text = '[1,2],{"a":"\\"}\n' * 400_000
+    assert decode(json.dumps({"a": text, "b": [1]}).encode()) == {"a": text, "b": [1]}
+
+
+@pytest.mark.parametrize("filling", [b'\\"', b"\\", b'"', b'"\\', b'{"', b'["\\"'])
+def test_no_filling_of_a_large_body_makes_it_slow(filling: bytes) -> None:
+    began = time.process_time()
+    with pytest.raises(BadRequestError):
+        decode(b'{"a":"' + filling * ((8 << 20) // len(filling)))
+    with pytest.raises(BadRequestError):
+        decode(many(b"[],", 1 << 20) + filling * ((7 << 20) // len(filling)))
+    assert time.process_time() - began < 2.0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 from yarl import URL
 
-from router.engines.base import Reply
+from router.aio import Tasks
 from router.engines.http1 import PULL_BYTES, Http1Transport
 from router.errors import EngineFault
 from tests.router.engines.fakes import serving, talking
@@ -77,55 +77,55 @@ async def test_what_the_taker_raises_comes_out(transport: Http1Transport) -> Non
             await reply.each(took)
 
 
-async def fill(writer: asyncio.StreamWriter, counted: list[int]) -> None:
-    with contextlib.suppress(ConnectionError):
+class Tireless:
+    """A sender that never stops by itself; ``moved`` is set with each piece that went out."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.moved = asyncio.Event()
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
         while True:
             writer.write(chunk(b"x" * 65_536))
             await writer.drain()
-            counted[0] += 65_536
+            self.sent += 65_536
+            self.moved.set()
+
+    async def stalls(self) -> bool:
+        """Whether it is held back before it has sent more than what the sockets' buffers hold."""
+        while self.sent < PULL_BYTES + 16 * 2**20:
+            self.moved.clear()
+            try:
+                await asyncio.wait_for(self.moved.wait(), 0.3)
+            except TimeoutError:
+                return True
+        return False
 
 
-async def stalls(counted: list[int]) -> bool:
-    """Whether the sender, who never tires, is held back."""
-    before = -1
-    for _ in range(200):
-        await asyncio.sleep(0.01)
-        if counted[0] == before and before > 0:
-            return True
-        before = counted[0]
-    return False
+async def test_a_reader_that_cannot_keep_up_holds_the_engine_back(transport: Http1Transport) -> None:
+    sender = Tireless()
+    async with talking(sender.talk) as address, transport.open("POST", URL(address), body=b"{}"):
+        assert await sender.stalls()
 
 
-@pytest.mark.parametrize("way", ["pushed", "pulled"])
-async def test_a_client_that_cannot_keep_up_holds_the_engine_back(transport: Http1Transport, way: str) -> None:
-    counted = [0]
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(HEAD)
-        await fill(writer, counted)
-
-    async def read(reply: Reply) -> None:
-        seen = 0
+async def test_a_paused_push_holds_the_engine_back_until_it_is_resumed(transport: Http1Transport, tasks: Tasks) -> None:
+    sender = Tireless()
+    async with talking(sender.talk) as address, transport.open("POST", URL(address), body=b"{}") as reply:
 
         def took(data: bytes) -> bool:
-            nonlocal seen
-            seen += len(data)
             reply.pause()
             return False
 
-        await reply.each(took)
-
-    async with talking(talk) as address, transport.open("POST", URL(address), body=b"{}") as reply:
-        reading = asyncio.ensure_future(read(reply)) if way == "pushed" else None
-        assert await stalls(counted)
-        assert counted[0] < PULL_BYTES + 16 * 2**20  # what socket buffers hold
-        if reading is not None:
-            at = counted[0]
-            for _ in range(500):
-                reply.resume()
-                await asyncio.sleep(0)
-            assert counted[0] > at
-            reading.cancel()
+        tasks.spawn("read", reply.each(took))
+        assert await sender.stalls()
+        sent = sender.sent
+        while sender.sent == sent:
+            sender.moved.clear()
+            reply.resume()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(sender.moved.wait(), 0.05)
+        await tasks.close()
 
 
 async def test_an_engine_that_says_more_than_it_was_asked_loses_its_connection(transport: Http1Transport) -> None:

@@ -22,6 +22,9 @@ from router.web.answers import answer_for
 from router.web.connection import Connection, Limits, Population
 from router.web.guard import body_limit
 
+if sys.platform != "win32":
+    import resource
+
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 512
@@ -78,6 +81,7 @@ class Listener:
 
         Raises StartError when ``port`` is taken. What was refused of ``also`` is in ``refused`` as sentences.
         """
+        raise_open_files(self._limits.connections)
         bound = _bind_pair(port)
         for host, other in also:
             try:
@@ -153,6 +157,22 @@ class Listener:
     def _connection(self) -> Connection:
         assert self._server is not None  # noqa: S101 - sockets open after _prepare
         return Connection(self._server, self._population, asyncio.get_running_loop())
+
+
+def raise_open_files(connections: int) -> int:
+    """Let this process hold two sockets a connection and some files; the bound then in force.
+
+    Many systems begin with 1,024 and allow far more on request; where they don't, accepting waits when it is reached.
+    """
+    if sys.platform == "win32":
+        return 0  # there is none
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + 256
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _request(

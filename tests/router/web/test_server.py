@@ -10,12 +10,14 @@ import socket
 import psutil
 import pytest
 from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from router.errors import StartError
 from router.settings import Settings
 from router.web.connection import Limits
 from router.web.guard import Guard
-from router.web.server import Listener
+from router.web.server import Listener, raise_open_files
 from tests.router.web.web_kit import (
     GOOD_KEY,
     TOKEN,
@@ -120,6 +122,19 @@ async def test_an_address_of_the_network_wants_a_key_and_has_no_control_surface(
         assert await ask(served.get(b"/v1/models", key, host=f"Host: 0.0.0.0:{port}\r\n".encode())) == 403
 
 
+def test_the_bound_on_open_files_is_raised_for_the_connections_and_never_lowered() -> None:
+    resource = pytest.importorskip("resource", reason="this system has no such bound")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] != resource.RLIM_INFINITY and before[1] < 600:
+        pytest.skip("this system allows too few open files")
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
+        assert raise_open_files(100) == 456
+        assert raise_open_files(10) == 456
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 # What never reaches a handler
 
 BAD_REQUEST = re.compile(rb"HTTP/\d\.\d 400 ")
@@ -193,6 +208,23 @@ async def test_a_malformed_request_line_is_refused(line: bytes) -> None:
             everything = await closed(reader)
         assert BAD_REQUEST.match(everything)
         assert served.seen == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+async def test_no_mutation_of_a_request_is_an_inner_fault_or_runs_twice(data: st.DataObject) -> None:
+    async with serving(Limits(head_s=0.05, body_stall_s=0.05, look_s=0.01)) as served:
+        chunked = b"Transfer-Encoding: chunked\r\n" if data.draw(st.booleans()) else b""
+        whole = bytearray(served.post(b'{"a":1}', b"Connection: close\r\nX-A: b\r\n" + chunked))
+        for _ in range(data.draw(st.integers(1, 4))):
+            at = data.draw(st.integers(0, len(whole) - 1))
+            piece = data.draw(st.sampled_from([b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"\x00", b"\xff", b"0", b""]))
+            whole[at : at + data.draw(st.integers(0, 3))] = piece
+        async with served.connection() as (reader, writer):
+            writer.write(bytes(whole))
+            everything = await closed(reader)
+        assert not re.search(rb"HTTP/1\.\d 5", everything)
+        assert len(served.bodies) <= 1
 
 
 async def test_http_1_0_is_served_unless_it_has_chunks() -> None:

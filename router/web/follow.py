@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from router.errors import BadRequestError
 from router.events import OVERFLOW, Bus
-from router.jobs import Answer
+from router.jobs import Answer, Job
 from router.wire import Ended, Snapshot, State, Wire
 
 BEAT_S = 15.0
@@ -80,16 +80,18 @@ async def event_stream(request: web.Request) -> web.StreamResponse:
     """Open an event stream to the client of ``request``."""
     response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
     response.content_type = "text/event-stream"
-    response.enable_chunked_encoding()
+    if request.version >= HttpVersion11:
+        response.enable_chunked_encoding()
     await response.prepare(request)
     return response
 
 
-async def follow_answer(request: web.Request, answer: Answer, now: State) -> web.StreamResponse:
+async def follow_answer(request: web.Request, answer: Answer, job: Job | None) -> web.StreamResponse:
     """Replay what the client missed, then follow to the end."""
     after = last_event_id(request)
     reader = _QueueReader(answer)
-    reader.state(now)
+    if job is not None:
+        reader.state(job.news())
     answer.attach(reader, after)
     try:
         response = await event_stream(request)

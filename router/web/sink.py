@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from router.jobs import Job
 from router.wire import Ended, ErrorInfo, State
@@ -57,6 +57,7 @@ class StreamSink:
         self._job = job
         self._dialect = dialect
         self._transport: asyncio.Transport | None = None
+        self._chunked = True
         self._blocked_looks = 0
 
     def content(self, events: bytes, seq: int) -> None:
@@ -85,9 +86,10 @@ class StreamSink:
         if not self.began.done():
             self.began.set_result(None)
 
-    def open(self, transport: asyncio.Transport) -> None:
+    def open(self, transport: asyncio.Transport, *, chunked: bool) -> None:
         """From now on content goes straight to ``transport``, whose head and first chunk are written."""
         self._transport = transport
+        self._chunked = chunked
         for data in self.pending:
             self._write(data)
         self.pending.clear()
@@ -96,7 +98,7 @@ class StreamSink:
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
         size = transport.get_write_buffer_size()
         if size > BLOCK_BYTES:
             self._slow_client(size)
@@ -132,7 +134,7 @@ async def stream_answer(
     job: Job,
     dialect: Dialect,
     refuse: Callable[[ErrorInfo, Job], web.Response],
-    place: Callable[[Job], int | None],
+    survey: Callable[[], None],
 ) -> web.StreamResponse:
     """Send one job's answer as a stream. A failure before the first content gets its own status through ``refuse``."""
     sink = StreamSink(job, dialect)
@@ -147,10 +149,13 @@ async def stream_answer(
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Accel-Buffering"] = "no"
         response.headers.update(job_headers(job) if sink.began.done() else {"X-Quorum-Job": job.id})
-        response.enable_chunked_encoding()
+        chunked = request.version >= HttpVersion11
+        if chunked:
+            response.enable_chunked_encoding()
         await response.prepare(request)
         while not sink.began.done():
-            await response.write(dialect.waiting(job.news(place(job))))
+            survey()
+            await response.write(dialect.waiting(job.news()))
             await _within(sink.began, NEWS_S)
         first = b"".join(sink.pending)
         sink.pending.clear()
@@ -158,7 +163,7 @@ async def stream_answer(
         transport = request.transport
         if transport is None:
             return response
-        sink.open(transport)
+        sink.open(transport, chunked=chunked)
         ended = await sink.done
         if last := dialect.last(ended):
             await response.write(last)

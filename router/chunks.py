@@ -147,3 +147,62 @@ def sentence(error: object) -> str:
     if not isinstance(said, str):
         return ""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in said).split())[:300]
+
+
+_PER_CHUNK = frozenset({"choices", "object"})
+
+
+def assemble(events: bytes) -> dict[str, Any]:
+    """The whole answer that a stream of chunks adds up to, as the engine would have given it without streaming."""
+    whole: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for payload in payloads(events):
+        try:
+            chunk = msgspec.json.decode(payload)
+        except msgspec.DecodeError:
+            continue
+        if not isinstance(chunk, dict):
+            continue
+        whole |= {
+            name: value for name, value in chunk.items() if name not in ("choices", "object") and value is not None
+        }
+        for choice in chunk.get("choices") or ():
+            if isinstance(choice, dict):
+                _add_choice(choices.setdefault(choice.get("index") or 0, {}), choice)
+    text = any("text" in choice for choice in choices.values())
+    whole["object"] = "text_completion" if text else "chat.completion"
+    whole["choices"] = [choice | {"index": index} for index, choice in sorted(choices.items())]
+    return whole
+
+
+def _add_choice(made: dict[str, Any], choice: dict[str, Any]) -> None:
+    made["finish_reason"] = choice.get("finish_reason") or made.get("finish_reason")
+    if isinstance(logprobs := choice.get("logprobs"), dict):
+        kept = made.setdefault("logprobs", {"content": []})
+        kept["content"] += logprobs.get("content") or []
+    if isinstance(choice.get("text"), str):
+        made["text"] = made.get("text", "") + choice["text"]
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        return
+    message = made.setdefault("message", {"role": "assistant", "content": None})
+    for name, value in delta.items():
+        if name == "tool_calls":
+            _add_calls(message.setdefault("tool_calls", []), value)
+        elif isinstance(value, str) and name != "role":
+            message[name] = (message.get(name) or "") + value
+
+
+def _add_calls(calls: list[dict[str, Any]], pieces: object) -> None:
+    for piece in pieces if isinstance(pieces, list) else ():
+        if not isinstance(piece, dict):
+            continue
+        index = piece.get("index")
+        place = index if isinstance(index, int) and 0 <= index < 128 else len(calls)
+        while len(calls) <= place:
+            calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+        call, function = calls[place], piece.get("function") or {}
+        call["id"] = piece.get("id") or call["id"]
+        for name in ("name", "arguments"):
+            if isinstance(function.get(name), str):
+                call["function"][name] += function[name]

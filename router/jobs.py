@@ -145,11 +145,11 @@ class Answer:
 
     def restart(self, try_no: int) -> None:
         """Another try begins: what an earlier one said is void."""
-        said = self.events > 0
+        again = self.try_no > 0
         self.try_no = try_no
         self.events = 0
         self.chunks.clear()
-        if said:
+        if again:
             for reader in tuple(self.readers):
                 reader.reset()
 
@@ -199,6 +199,8 @@ class Job:
     lane: Lane | None = None
     lane_model: str = ""
     ticket: int = 0
+    place: int | None = None
+    eta_s: float | None = None
     updated_at: float = 0.0
     started_at: float | None = None
     completed_at: float | None = None
@@ -217,7 +219,7 @@ class Job:
         """Seconds from acceptance to the start of the first try."""
         return (self.started_mono or self.created_mono) - self.created_mono
 
-    def info(self, place: int | None = None) -> JobInfo:
+    def info(self) -> JobInfo:
         """The job as lists show it."""
         chosen = self.decision.chosen if self.decision else None
         return JobInfo(
@@ -230,7 +232,8 @@ class Job:
             started_at=self.started_at,
             completed_at=self.completed_at,
             attempt=self.attempt,
-            place=place,
+            place=self.place,
+            eta_s=self.eta_s,
             why=self.why,
             loading_pct=self.loading_pct,
             tokens=(self.receipt and self.receipt.completion_tokens) or self.answer.events,
@@ -267,12 +270,13 @@ class Job:
             tokens_per_s=outcome.tokens_per_s if outcome else None,
         )
 
-    def news(self, place: int | None = None) -> State:
+    def news(self) -> State:
         """The job's state as its event stream tells it."""
         chosen = self.decision.chosen if self.decision else None
         return State(
             state=self.state,
-            place=place,
+            place=self.place,
+            eta_s=self.eta_s,
             loading_pct=self.loading_pct,
             why=self.why,
             attempt=self.attempt,

@@ -57,6 +57,7 @@ class Lane:
         self._lines: dict[tuple[bool, str, str], _Line] = {}
         self._tickets = 0
         self._turns = 0
+        self.running_model = ""
         self._front = 0
 
     @property
@@ -109,6 +110,7 @@ class Lane:
         chosen.passed, chosen.passed_since = 0, None
         job.ticket = 0
         self.waiting -= 1
+        self.running_model = job.lane_model
         return job
 
     def _heads(self) -> list[_Line]:

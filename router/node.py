@@ -15,15 +15,16 @@ import msgspec
 
 from router import __version__, logs
 from router.aio import SystemClock, Tasks
+from router.archive import Archive
 from router.chats import Chats
 from router.conversation import Conversations
-from router.errors import StartError
+from router.errors import StartError, StoreError
 from router.events import Bus
 from router.hardware import Hardware, HardwareProbe, disk_free_bytes
 from router.identity import load_identity, write_private
 from router.intake import Intake
 from router.job_rows import JobRows
-from router.jobs import Answer, Job
+from router.jobs import Job
 from router.local_engines import LocalEngines
 from router.metrics import Metrics
 from router.mode import Mode
@@ -50,7 +51,8 @@ SETTINGS = "settings.json"
 GRACE_S = 10.0
 LOOK_S = 15.0
 NEWS_S = 2.0
-KEPT_ANSWERS = 256
+PRUNE_S = 600.0
+BODIES_S = 86_400.0
 
 
 class Node:
@@ -72,7 +74,6 @@ class Node:
         self._disk_free = 0
         self._notice = ""
         self._started_at = self._clock.wall()
-        self._answers: dict[str, Answer] = {}
         self._left: list[Job] = []
         self._unanswered: dict[str, Message] = {}
         self._looked = asyncio.Event()
@@ -87,6 +88,7 @@ class Node:
         self._store = Store(self._dir / DATABASE)
         report = await self._store.open()
         self._notice = report.notice
+        self._boot_id = report.boot_id
         try:
             await self._build()
             # what an earlier run left is read before the first new job can be among it
@@ -128,7 +130,8 @@ class Node:
         )
         self._view = View(self._bus, self._registry, self._scheduler, self.settings, self.info, self._width)
         self._view.on_info.append(self._told)
-        self._records = Records(rows, secrets.token_hex(8), lambda: bool(self.settings["forget_bodies"]))
+        self._records = Records(rows, self._boot_id, lambda: bool(self.settings["forget_bodies"]))
+        self._archive = Archive(rows, self._scheduler)
         self._metrics = Metrics(self.info)
         for listener in (self._records.moved, self._metrics.moved, self._job_moved):
             self._bus.listen(JobMoved, listener)
@@ -155,7 +158,7 @@ class Node:
             view=self._view,
             chats=self._chats,
             conversations=self._conversations,
-            answers=self._answers,
+            archive=self._archive,
             info=self.info,
             pause=self.pause,
             resume=self.resume,
@@ -173,7 +176,7 @@ class Node:
         self._front.accept()
         self._looked.set()
         for job in self._left:
-            self._remember(job)
+            self._archive.keep(job)
             if (message := self._unanswered.pop(job.id, None)) is not None:
                 self._conversations.adopt(message, job)
             self._scheduler.resume_job(job)
@@ -254,16 +257,9 @@ class Node:
         job = event.job
         if event.old is None:
             if job.keep:
-                self._remember(job)
+                self._archive.keep(job)
         elif not job.state.live:
             self._mode.job_ended()
-
-    def _remember(self, job: Job) -> None:
-        self._answers[job.id] = job.answer
-        if len(self._answers) > KEPT_ANSWERS:
-            old = next((job_id for job_id, answer in self._answers.items() if answer.end is not None), None)
-            if old is not None:
-                del self._answers[old]
 
     def _registry_changed(self) -> None:
         self._view.changed("models", "engines")
@@ -301,15 +297,19 @@ class Node:
         while True:
             await asyncio.sleep(NEWS_S)
             if self._scheduler.waiting:
-                for place, job in self._scheduler.line():
+                for job in self._scheduler.line():
                     if job.answer.readers:
-                        job.answer.tell(job.news(place))
+                        job.answer.tell(job.news())
 
     async def _prune_on(self) -> None:
         """Ended jobs leave after their time."""
         while True:
-            await self._rows.prune(self._clock.wall() - self.settings["job_ttl"])
-            await asyncio.sleep(600)
+            now = self._clock.wall()
+            try:
+                await self._rows.prune(now - self.settings["job_ttl"], now - BODIES_S)
+            except StoreError as error:
+                log.warning("old jobs can't be deleted now: %s", error.message)
+            await asyncio.sleep(PRUNE_S)
 
 
 def _make_private(folder: Path) -> None:

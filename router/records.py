@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from router.aio import Clock
+from router.chunk_log import ChunkLog
 from router.engines.base import Kind
 from router.job_row import JobRow
 from router.job_rows import JobRows
@@ -31,6 +33,8 @@ class Records:
         if row is None:
             row = self._live[job.id] = self._row(job)
             self._rows.save(row, job.body)
+            if row.keep:
+                job.answer.readers.insert(0, ChunkLog(self._rows, job.id, job.answer))
         else:
             self._update(row, job)
             self._rows.save(row)
@@ -38,6 +42,10 @@ class Records:
             del self._live[job.id]
             if row.keep and job.state is JobState.DONE:
                 self._rows.set_answer(job.id, b"".join(data for _, data in job.answer.chunks), job.answer.content_type)
+
+    def committed(self, job: Job) -> asyncio.Future[None]:
+        """A future that ends when the job, just submitted, is on the disk. It fails with StoreError."""
+        return self._rows.save_durable(self._live[job.id])
 
     def _row(self, job: Job) -> JobRow:
         row = JobRow(
@@ -89,7 +97,9 @@ class Records:
             row.keep = True
             self._live[row.id] = row
             self._rows.save(row)
-            jobs.append(_job(row, body, clock))
+            job = _job(row, body, clock)
+            job.answer.attach(ChunkLog(self._rows, job.id, job.answer))
+            jobs.append(job)
         return jobs
 
 

@@ -16,6 +16,7 @@ from router.errors import QueueFullError, QuorumError, failure
 from router.jobs import Job, Outcome, Result
 from router.lanes import Lane
 from router.placement import Decision, HolderView
+from router.rates import Rates
 from router.registry import Registry
 from router.states import JobState, NodeMode, check_job
 from router.wire import Ended, ErrorInfo, Try
@@ -72,6 +73,7 @@ class Scheduler:
         self._batch_live = 0
         self._batch_running = 0
         self.stopping = False
+        self.rates = Rates()
 
     # -- the doors
 
@@ -81,7 +83,7 @@ class Scheduler:
             raise QuorumError("no_holder_available", "This node is stopping.", "Start Quorum again.")
         limit, live = (BATCH_MAX, self._batch_live) if job.batch else (INTERACTIVE_MAX, self._interactive_waiting())
         if live >= limit:
-            raise QueueFullError(retry_after_s=self._retry_after_s())
+            raise QueueFullError(self.rates.turn_s(self.lanes.values()))
         decision = self._place(job)
         if decision.chosen is None:
             why = ", ".join(f"{verdict.engine}: {verdict.verdict}" for verdict in decision.verdicts)
@@ -272,6 +274,7 @@ class Scheduler:
             job = lane.pick(lambda model: self._registry.warm(lane.engine, model), self._clock.mono())
             if job is None:
                 return
+            job.place = job.eta_s = None
             lane.in_flight += 1
             self.running += 1
             self._batch_running += job.batch
@@ -320,6 +323,8 @@ class Scheduler:
         job.answer.finish(Ended(state=state, receipt=job.receipt, error=error))
         if job.on_end is not None:
             job.on_end(job)
+        if state is JobState.DONE:
+            self.rates.learn(job)
         self._check_drained()
 
     def _note_try(self, job: Job, result: str, detail: str, duration_s: float = 0.0) -> None:
@@ -378,11 +383,15 @@ class Scheduler:
     def _interactive_waiting(self) -> int:
         return len(self.jobs) - self.running - (self._batch_live - self._batch_running)
 
-    def _retry_after_s(self) -> float:
-        """Seconds until a place is likely: the mean time of recent jobs isn't known yet, so one per waiting second."""
-        return float(min(60, max(1, self.waiting // 10)))
-
-    def line(self) -> Iterator[tuple[int, Job]]:
-        """Every waiting job with its place in its lane, 1 for the next."""
+    def survey(self) -> None:
+        """Note for every waiting job its place in its lane (1 for the next) and the seconds until it should start."""
         for lane in self.lanes.values():
-            yield from enumerate(lane.order(lambda model, lane=lane: self._registry.warm(lane.engine, model)), 1)  # type: ignore[misc]
+            jobs = list(lane.order(lambda model, lane=lane: self._registry.warm(lane.engine, model)))  # type: ignore[misc]
+            for place, (job, eta_s) in enumerate(zip(jobs, self.rates.etas(lane, jobs), strict=True), 1):
+                job.place, job.eta_s = place, eta_s
+
+    def line(self) -> Iterator[Job]:
+        """The waiting jobs, lane by lane in the order they will run."""
+        self.survey()
+        waiting = [job for job in self.jobs.values() if job.ticket]
+        return iter(sorted(waiting, key=lambda job: (job.lane.engine if job.lane else "", job.place or 0)))

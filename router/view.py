@@ -96,14 +96,15 @@ class View:
                 listener(info)
         if not self._bus.watched:
             return
-        places = dict(self._places()) if jobs else {}
+        if jobs:
+            self._scheduler.survey()
         self._bus.push(
             Change(
                 node=self._node() if "node" in parts else None,
                 engines=self.engines() if "engines" in parts else None,
                 models=self._registry.model_infos() if "models" in parts else None,
                 settings=self._settings.infos() if "settings" in parts else None,
-                jobs=[job.info(places.get(job.id)) for job in jobs.values()] or None,
+                jobs=[job.info() for job in jobs.values()] or None,
                 chats=list(chats.values()) or None,
                 gone=gone or None,
             )
@@ -112,9 +113,6 @@ class View:
             self._bus.push(Change(message=message))
 
     # -- looks
-
-    def _places(self) -> list[tuple[str, int]]:
-        return [(job.id, place) for place, job in self._scheduler.line()]
 
     def engines(self) -> list[EngineInfo]:
         """The engines with what runs on them."""
@@ -127,7 +125,7 @@ class View:
         """Running, then waiting in the order they will run, then the last ended, newest first."""
         live = self._scheduler.jobs.values()
         running = [job.info() for job in live if job.state.running]
-        waiting = [job.info(place) for place, job in self._scheduler.line()]
+        waiting = [job.info() for job in self._scheduler.line()]
         listed = {info.id for info in waiting}
         held = [job.info() for job in live if not job.state.running and job.id not in listed]
         return (running + waiting + held + list(reversed(self.recent.values())))[:limit]

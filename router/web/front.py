@@ -18,6 +18,7 @@ from router.web.server import Listener
 from router.web.service import Service
 from router.web.turnstile import Turnstile
 
+
 class Front:
     """Listens from ``start`` to ``stop``."""
 

@@ -9,7 +9,6 @@ from aiohttp import web
 from aiohttp.helpers import content_disposition_header
 
 from router.errors import BadRequestError, QuorumError
-from router.jobs import Answer
 from router.web.answers import json_answer
 from router.web.follow import follow_answer, follow_node
 from router.web.service import Service
@@ -23,7 +22,6 @@ from router.wire import (
     PauseRequest,
     Regenerate,
     Snapshot,
-    State,
     Wire,
 )
 
@@ -146,7 +144,7 @@ class LocalRoutes:
         """``DELETE jobs/{id}``: the same answer again for one that has ended."""
         job_id = request.match_info["id"]
         job = self._service.scheduler.cancel(job_id)
-        info = job.info() if job else self._service.view.recent.get(job_id)
+        info = job.info() if job else await self._service.archive.info(job_id)
         if info is None:
             raise _no_job()
         return json_answer(info)
@@ -161,12 +159,10 @@ class LocalRoutes:
     async def follow(self, request: web.Request) -> web.StreamResponse:
         """``GET jobs/{id}/events``."""
         job_id = request.match_info["id"]
-        answer: Answer | None = self._service.answers.get(job_id)
+        answer = await self._service.archive.answer(job_id)
         if answer is None:
             raise _no_job()
-        job = self._service.scheduler.jobs.get(job_id)
-        now = job.news(self._service.place(job)) if job else State(state=answer.end.state if answer.end else "done")  # type: ignore[arg-type]
-        return await follow_answer(request, answer, now)
+        return await follow_answer(request, answer, self._service.scheduler.jobs.get(job_id))
 
     # -- conversations
 

@@ -125,7 +125,7 @@ class OllamaRoutes:
         try:
             if job.stream:
                 return await stream_answer(
-                    request, job, shapes.OllamaStream(job, chat=chat), _refuse, self._service.place
+                    request, job, shapes.OllamaStream(job, chat=chat), _refuse, self._service.scheduler.survey
                 )
             body, error = await whole_answer(job)
             if error is not None:

@@ -96,7 +96,7 @@ class OpenAIRoutes:
         await self._service.intake.submit(job)
         try:
             if checked.stream:
-                return await stream_answer(request, job, OpenAIStream(), _refuse, self._service.place)
+                return await stream_answer(request, job, OpenAIStream(), _refuse, self._service.scheduler.survey)
             return await self._whole(job)
         finally:
             self._service.intake.client_left(job)

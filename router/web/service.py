@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from router.archive import Archive
 from router.chats import Chats
 from router.conversation import Conversations
 from router.events import Bus
 from router.intake import Intake
-from router.jobs import Answer, Job
 from router.registry import Registry
 from router.scheduler import Scheduler
 from router.settings import Settings
@@ -29,7 +29,7 @@ class Service:
     view: View
     chats: Chats
     conversations: Conversations
-    answers: dict[str, Answer]
+    archive: Archive
     info: Callable[[], NodeInfo]
     pause: Callable[[float | None], None]
     resume: Callable[[], None]
@@ -38,9 +38,3 @@ class Service:
     load: Callable[[str, str], None]
     unload: Callable[[str, str], Awaitable[None]]
     add_models: Callable[[str], Awaitable[Added]]
-
-    def place(self, job: Job) -> int | None:
-        """The place of a waiting job in its lane, 1 for the next; None when it runs."""
-        if not job.ticket:
-            return None
-        return next((place for place, other in self.scheduler.line() if other is job), None)

@@ -156,7 +156,7 @@ def test_embeddings_do_not_wait_behind_a_chat() -> None:
 def test_the_place_in_line_is_one_for_the_next() -> None:
     world = World(warm())
     jobs = [world.submit() for _ in range(3)]
-    assert [(place, job.id) for place, job in world.scheduler.line()] == [(1, jobs[1].id), (2, jobs[2].id)]
+    assert [(job.place, job.id) for job in world.scheduler.line()] == [(1, jobs[1].id), (2, jobs[2].id)]
     assert world.scheduler.waiting == 2
 
 

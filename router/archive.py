@@ -1,0 +1,81 @@
+"""Answers that can still be fetched: of live jobs from memory, of ended ones from memory or the store."""
+
+from __future__ import annotations
+
+from router.job_row import JobRow
+from router.job_rows import JobRows
+from router.jobs import Answer, Job
+from router.scheduler import Scheduler
+from router.wire import Ended, JobInfo
+
+KEPT_ANSWERS = 256
+
+
+class Archive:
+    """One door to a job, wherever it is now."""
+
+    def __init__(self, rows: JobRows, scheduler: Scheduler) -> None:
+        self._rows = rows
+        self._scheduler = scheduler
+        self._recent: dict[str, Answer] = {}
+
+    def keep(self, job: Job) -> None:
+        """Remember the answer of a job that was asked to live on; the oldest ended ones leave memory."""
+        self._recent[job.id] = job.answer
+        if len(self._recent) > KEPT_ANSWERS:
+            old = next((job_id for job_id, answer in self._recent.items() if answer.end is not None), None)
+            if old is not None:
+                del self._recent[old]
+
+    async def answer(self, job_id: str) -> Answer | None:
+        """The job's answer to read or to follow; None when there is no such job or nothing of it was kept."""
+        live = self._scheduler.jobs.get(job_id)
+        if live is not None:
+            return live.answer
+        if (recent := self._recent.get(job_id)) is not None:
+            return recent
+        row = await self._rows.get(job_id)
+        return None if row is None or row.state.live else await self._stored(row)
+
+    async def _stored(self, row: JobRow) -> Answer:
+        answer = Answer(keep=True, try_no=row.try_no, end=Ended(state=row.state, receipt=row.receipt, error=row.error))
+        whole = await self._rows.read_answer(row.id)
+        if whole is not None:
+            body, answer.content_type = whole
+            answer.chunks = [(0, body)] if body else []
+        else:
+            answer.chunks = await self._rows.read_chunks(row.id, row.try_no)
+            answer.content_type = "text/event-stream"
+        answer.events = sum(data.count(b"\n\n") or 1 for _, data in answer.chunks)
+        return answer
+
+    async def info(self, job_id: str) -> JobInfo | None:
+        """The job as lists show it; None when there is no such job."""
+        live = self._scheduler.jobs.get(job_id)
+        if live is not None:
+            self._scheduler.survey()
+            return live.info()
+        row = await self._rows.get(job_id)
+        return None if row is None else info_of(row)
+
+
+def info_of(row: JobRow) -> JobInfo:
+    """A stored job as lists show it."""
+    return JobInfo(
+        id=row.id,
+        kind=row.kind,
+        origin=row.origin,
+        model=row.model,
+        state=row.state,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        completed_at=row.completed_at,
+        attempt=row.attempt,
+        tokens=(row.receipt.completion_tokens or 0) if row.receipt else 0,
+        node=row.node,
+        engine=row.engine,
+        chat_id=row.chat_id,
+        key=row.key_id,
+        error=row.error,
+        receipt=row.receipt,
+    )

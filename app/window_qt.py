@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 # QtWebEngine must be loaded before the QApplication is made.
-from PySide6.QtWebEngineCore import QWebEngineSettings  # isort: skip
+from PySide6.QtWebEngineCore import QWebEnginePage, QWebEngineSettings  # isort: skip
 from PySide6 import QtCore
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QColor, QIcon, QKeySequence, QShortcut
@@ -150,8 +150,8 @@ class QtPlatform:
         QMessageBox.critical(None, title, text)
 
     def interrupt(self) -> None:
-        """Ends the message box's own loop."""
-        self._gui.soon(self._app.quit)
+        """Closes it, as the user would."""
+        self._gui.soon(self._app.closeAllWindows)
 
     def finish(self) -> None:
         """Delete page before profile, or Qt complains and may crash at exit."""
@@ -190,6 +190,8 @@ class QtPlatform:
             self._crashes = 0
 
     def _page_died(self, status: Any, code: int) -> None:
+        if status == QWebEnginePage.RenderProcessTerminationStatus.NormalTerminationStatus:
+            return
         self._crashes += 1
         log.warning("the page's process ended (%s, %d)", status, code)
         if self._crashes <= CRASHES and self._window is not None:

@@ -284,7 +284,7 @@ def bench(arguments: list[str]) -> int:
     name, *rest = arguments if arguments and arguments[0] in names else ["through", *arguments]
     steps = set_up("test")
     if sys.platform == "linux":
-        system_packages.have(steps, "programs-bench", "programs of the benchmarks", ("gcc", "libc6-dev"))
+        system_packages.have(steps, "programs-bench", "programs of the benchmarks", system_packages.BENCH)
     os.environ.setdefault("QUORUM_STARTER_MODEL", str(MODEL))
     return 0 if shown(f"benchmark '{name}' of: {', '.join(names)}", [PYTHON, f"tests/bench/{name}.py", *rest]) else 1
 

@@ -25,7 +25,11 @@ WINDOW = (
     "libdbus-1-3", "libnss3", "libnspr4", "libfontconfig1", "libfreetype6", "libglib2.0-0t64|libglib2.0-0",
     "libasound2t64|libasound2",
 )  # fmt: skip
-TESTS = ("xvfb", "xauth", "openbox", "dbus", "iproute2", "fonts-dejavu-core", "chromium|")
+TESTS = (
+    "xvfb", "xauth", "openbox", "dbus", "xdotool", "imagemagick", "iproute2", "fonts-dejavu-core", "gcc", "libc6-dev",
+    "git", "chromium|",
+)  # fmt: skip
+BENCH = ("gcc", "libc6-dev")
 
 
 def names_of(wanted: Sequence[str]) -> list[str]:

@@ -99,7 +99,7 @@ def test_a_conversation_in_a_terminal_goes_on_until_ctrl_d(node: Serving) -> Non
 
     ours, theirs = pty.openpty()
     talk = subprocess.Popen(
-        [sys.executable, "-m", "app", "run", STARTER_NAME, "--max-tokens", "16", "--data-dir", str(node.data_dir)],
+        [sys.executable, "-m", "app", "run", STARTER_NAME, "--max-tokens", "8", "--data-dir", str(node.data_dir)],
         cwd=ROOT, env=environment(TERM="dumb"), stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True,
     )  # fmt: skip
     os.close(theirs)

@@ -110,7 +110,7 @@ class OllamaRoutes:
         canonical = {"model": asked.get("model"), "input": text}
         job = await self._submit(request, check(Kind.EMBEDDING, canonical, msgspec.json.encode(canonical)), asked)
         try:
-            body, error = await whole_answer(job)
+            body, error = await whole_answer(job, self._service.load)
         finally:
             self._service.intake.client_left(job)
         return (error, job) if error is not None else (msgspec.json.decode(body), job)
@@ -127,7 +127,7 @@ class OllamaRoutes:
                 return await stream_answer(
                     request, job, shapes.OllamaStream(job, chat=chat), _refuse, self._service.scheduler.survey
                 )
-            body, error = await whole_answer(job)
+            body, error = await whole_answer(job, self._service.load)
             if error is not None:
                 return _refuse(error, job)
             answer = json_answer(shapes.whole(body, job, chat=chat))

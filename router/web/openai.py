@@ -102,7 +102,7 @@ class OpenAIRoutes:
             self._service.intake.client_left(job)
 
     async def _whole(self, job: Job) -> web.Response:
-        body, error = await whole_answer(job)
+        body, error = await whole_answer(job, self._service.load)
         if error is not None:
             return _refuse(error, job)
         return web.Response(body=body, content_type="application/json", headers=job_headers(job))

@@ -8,7 +8,9 @@ from typing import Protocol
 
 from aiohttp import HttpVersion11, web
 
+from router.errors import QuorumError
 from router.jobs import Job
+from router.states import JobState
 from router.wire import Ended, ErrorInfo, State
 
 HOLD_S = 5.0
@@ -17,6 +19,7 @@ BLOCK_BYTES = 1024 * 1024
 DROP_BYTES = 8 * 1024 * 1024
 LOOK_AGAIN_S = 0.05
 STALL_S = 30.0
+LOADING_PATIENCE_S = 60.0
 
 
 class Dialect(Protocol):
@@ -180,18 +183,35 @@ async def _within(future: asyncio.Future[None], limit_s: float) -> None:
 
 
 class WholeSink:
-    """A Reader that waits for the whole answer."""
+    """A Reader that waits for the whole answer; after a minute of loading it gives up with ``model_loading``."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
         self.parts: list[bytes] = []
         self.done: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self._job = job
+        self._patience: asyncio.TimerHandle | None = None
 
     def content(self, events: bytes, seq: int) -> None:
         """Keep it."""
         self.parts.append(events)
 
     def state(self, state: State) -> None:
-        """Nobody is told before the end."""
+        """The clock of the load runs while it loads."""
+        if state.state is not JobState.LOADING:
+            self.close()
+        elif self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(LOADING_PATIENCE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.done.done():
+            percent = self._job.loading_pct or 1
+            left_s = LOADING_PATIENCE_S * (100 - percent) / percent
+            error = QuorumError(
+                "model_loading",
+                f"'{self._job.model}' is still being loaded ({percent} %).",
+                retry_after_s=min(300.0, max(5.0, left_s)),
+            )
+            self.done.set_exception(error)
 
     def reset(self) -> None:
         """Another try answers from the start."""
@@ -199,16 +219,31 @@ class WholeSink:
 
     def ended(self, ended: Ended) -> None:
         """The last call."""
+        self.close()
         if not self.done.done():
             self.done.set_result(ended)
 
+    def close(self) -> None:
+        """Stop the clock."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
-async def whole_answer(job: Job) -> tuple[bytes, ErrorInfo | None]:
-    """Wait for the end of a job: its body, or the error it ended with."""
-    sink = WholeSink()
+
+async def whole_answer(job: Job, go_on_loading: Callable[[str, str], None]) -> tuple[bytes, ErrorInfo | None]:
+    """Wait for the end of a job: its body, or the error it ended with.
+
+    Raises QuorumError (``model_loading``) after a minute of loading; the load then goes on for whoever comes back.
+    """
+    sink = WholeSink(job)
     job.answer.attach(sink)
+    sink.state(job.news())
     try:
         ended = await sink.done
+    except QuorumError:
+        go_on_loading(job.model, "")
+        raise
     finally:
+        sink.close()
         job.answer.detach(sink)
     return b"".join(sink.parts), ended.error

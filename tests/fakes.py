@@ -15,8 +15,8 @@ from router.engines.base import Call, EngineModel, EngineSnapshot, Kind, Reply
 from router.errors import EngineFault
 from router.jobs import Answer, Job, Origin
 from router.placement import HolderView
-from router.states import JobState
-from router.wire import Ended, State
+from router.states import JobState, NodeMode
+from router.wire import Ended, NodeInfo, State
 
 BOUND_S = 10.0
 """The longest any test waits for something that must happen."""
@@ -232,6 +232,20 @@ class Listener:
 
     def ended(self, ended: Ended) -> None:
         self.ends.append(ended)
+
+
+def node_info(**changes: Any) -> NodeInfo:
+    """This computer's node as a page sees it."""
+    given: dict[str, Any] = {
+        "id": "here",
+        "name": "studio",
+        "version": "1",
+        "mode": NodeMode.RUNNING,
+        "address": "http://127.0.0.1:7411",
+        "port": 7411,
+        "started_at": 1_700_000_000.0,
+    }
+    return NodeInfo(**(given | changes))
 
 
 def listening(job: Job | Answer) -> Listener:

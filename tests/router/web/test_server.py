@@ -213,7 +213,7 @@ async def test_a_malformed_request_line_is_refused(line: bytes) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 async def test_no_mutation_of_a_request_is_an_inner_fault_or_runs_twice(data: st.DataObject) -> None:
-    async with serving(Limits(head_s=0.05, body_stall_s=0.05, look_s=0.01)) as served:
+    async with serving(Limits(head_s=0.05, body_stall_s=0.05, idle_s=0.05, look_s=0.01)) as served:
         chunked = b"Transfer-Encoding: chunked\r\n" if data.draw(st.booleans()) else b""
         whole = bytearray(served.post(b'{"a":1}', b"Connection: close\r\nX-A: b\r\n" + chunked))
         for _ in range(data.draw(st.integers(1, 4))):

@@ -17,8 +17,9 @@ import time
 import traceback
 from collections import deque
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 LINE_MAX: Final = 256
 RING_LINES: Final = 500
@@ -117,7 +118,7 @@ class _Writer(logging.handlers.QueueListener):
 class _PrivateFile(logging.handlers.RotatingFileHandler):
     """A rotating file that only its owner may read."""
 
-    def _open(self) -> IO[str]:  # type: ignore[override]
+    def _open(self) -> TextIOWrapper:
         handle = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         if hasattr(os, "fchmod"):
             os.fchmod(handle, 0o600)

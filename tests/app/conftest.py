@@ -17,6 +17,8 @@ import pytest_asyncio
 from tests.app.rig import Desk, Screen, SessionBus, environment
 from tests.app.statusnotifier import FakeTray
 
+RUNNING = "Running · 2 models"
+SHOWN = "title token right"
 PROGRAMS = ("Xvfb", "openbox", "dbus-daemon", "import", "xdotool")
 
 
@@ -97,6 +99,15 @@ async def start_desk(tmp_path: Path) -> AsyncIterator[StartDesk]:
                 return desk
 
         yield Start()
+
+
+@pytest_asyncio.fixture
+async def desk(start_desk: StartDesk, screen: Screen, bus: SessionBus, tray: FakeTray) -> AsyncIterator[Desk]:
+    """A desktop whose window shows its page and whose icon sits in the tray."""
+    desk = await start_desk(screen=screen, bus=bus)
+    await desk.event(SHOWN)
+    await tray.icon()
+    yield desk
 
 
 @pytest.fixture

@@ -50,7 +50,6 @@ class Screen:
         env = os.environ | {"DISPLAY": self.display}
         subprocess.run(["xdotool", "key", "--clearmodifiers", keys], env=env, check=True, timeout=20)
 
-
     def click(self, x: int, y: int) -> None:
         """Click with the left button."""
         env = os.environ | {"DISPLAY": self.display}

@@ -133,9 +133,7 @@ class FakeTray:
 
     async def _click(self, number: int) -> None:
         event = [number, "clicked", Variant("s", ""), 0]
-        await self._call(
-            self.items[-1], await self.value("Menu"), "com.canonical.dbusmenu", "Event", "isvu", event
-        )
+        await self._call(self.items[-1], await self.value("Menu"), "com.canonical.dbusmenu", "Event", "isvu", event)
 
     async def click_last(self, label: str) -> None:
         """Choose the last line that says ``label``."""

@@ -1,0 +1,120 @@
+"""Whether and how a window can be drawn here, tried on displays that work, draw by software only, or are not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.display import Drawing, draw_by_software, fingerprint, prepare, why_headless
+from tests.app.conftest import SHOWN, StartDesk
+from tests.app.rig import Screen, SessionBus
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TRY = """
+import sys
+from app.display import Drawing, Trial
+known = Drawing(int(sys.argv[1])) if sys.argv[1] else None
+print(Trial(known).result().name)
+"""
+
+
+def tried(display: str, known: Drawing | None = None) -> str:
+    """What a trial on ``display`` finds; everything it writes counts."""
+    done = subprocess.run(
+        [sys.executable, "-c", TRY, "" if known is None else str(known.value)],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "WAYLAND_DISPLAY"} | {"DISPLAY": display},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a display")
+def test_no_display_is_said_before_anything_of_qt_is_imported() -> None:
+    assert why_headless({}) == "There is no display here."
+    assert why_headless({"DISPLAY": "", "WAYLAND_DISPLAY": ""}) == "There is no display here."
+
+
+def test_a_missing_desktop_part_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    assert "webview" in why_headless({"DISPLAY": ":0"})
+
+
+def test_the_sandbox_is_given_up_for_root_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for user, value in ((0, "1"), (1000, None)):
+        monkeypatch.setattr("os.geteuid", lambda user=user: user)
+        environ: dict[str, str] = {}
+        prepare(environ)
+        assert environ.get("QTWEBENGINE_DISABLE_SANDBOX") == value
+        assert environ["QT_API"] == "pyside6"
+
+
+def test_flags_of_the_user_are_kept_and_ours_come_once() -> None:
+    environ = {"QTWEBENGINE_CHROMIUM_FLAGS": "--user"}
+
+    for _ in range(2):
+        draw_by_software(environ)
+
+    assert environ["QTWEBENGINE_CHROMIUM_FLAGS"] == "--user --disable-gpu"
+
+
+def test_a_verdict_holds_for_one_display() -> None:
+    assert fingerprint({"DISPLAY": ":1"}) == fingerprint({"DISPLAY": ":1"})
+    assert fingerprint({"DISPLAY": ":1"}) != fingerprint({"DISPLAY": ":2"})
+
+
+@pytest.mark.desktop
+def test_a_trial_tells_displays_apart_and_prints_nothing(screen: Screen) -> None:
+    broken = Screen(glx=False)
+    try:
+        assert tried(screen.display) == "HARDWARE"
+        assert tried(screen.display, known=Drawing.SOFTWARE) == "SOFTWARE"
+        assert tried(broken.display) == "SOFTWARE"
+    finally:
+        broken.close()
+    assert tried(broken.display) == "IMPOSSIBLE"
+    assert tried(broken.display, known=Drawing.HARDWARE) == "IMPOSSIBLE"
+
+
+@pytest.mark.desktop
+async def test_broken_opengl_falls_back_to_software(start_desk: StartDesk, desktop_parts: None) -> None:
+    broken = Screen(glx=False)
+    try:
+        desk = await start_desk(screen=broken)
+        await desk.event(SHOWN)
+        await desk.do("quit")
+
+        assert await desk.ended() == 0
+        assert json.loads((start_desk.data_dir / "window.json").read_text())["software"] is True
+    finally:
+        broken.close()
+
+
+@pytest.mark.desktop
+async def test_the_next_start_after_a_crash_while_drawing_uses_software(
+    start_desk: StartDesk, screen: Screen, bus: SessionBus
+) -> None:
+    memory = start_desk.data_dir / "window.json"
+    desk = await start_desk(screen=screen, bus=bus)
+    await desk.event(SHOWN)
+    await desk.do("quit")
+    assert await desk.ended() == 0
+    told = json.loads(memory.read_text())
+    assert (told["software"], told["starting"]) == (False, False)
+    memory.write_text(json.dumps(told | {"starting": True}))
+
+    again = await start_desk(screen=screen, bus=bus)
+    await again.event(SHOWN)
+
+    told = json.loads(memory.read_text())
+    assert (told["software"], told["starting"]) == (True, False)

@@ -1,0 +1,82 @@
+"""The window on Linux: a real one under an X server, with a fake node behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.app.conftest import SHOWN, StartDesk
+from tests.app.rig import Desk, Pipe, Screen, SessionBus
+
+pytestmark = [pytest.mark.desktop, pytest.mark.timeout(120)]
+
+
+async def test_the_page_gets_the_token_in_process_under_a_strict_policy(desk: Desk) -> None:
+    assert await desk.do("js", "1 + 41") == 42
+    assert await desk.do("js", "document.querySelector('h1').textContent") == "Quorum"
+    assert await desk.do("js", "window.offered") == "pick_folder,pick_model,token"
+    assert desk.errors == ""
+
+
+async def test_links_to_other_places_open_in_the_system_browser(
+    start_desk: StartDesk, screen: Screen, bus: SessionBus, tmp_path: Path
+) -> None:
+    opened = await Pipe(tmp_path / "opened").open()
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o700)
+    desk = await start_desk(screen=screen, bus=bus, BROWSER=str(browser))
+    await desk.event(SHOWN)
+
+    for link, address in (("elsewhere", "http://elsewhere.invalid/page"), ("here", "http://elsewhere.invalid/here")):
+        screen.click(*await desk.do("middle_of", f"#{link}"))
+        assert await opened.line() == address
+    opened.close()
+
+    assert await desk.do("js", "document.querySelector('h1').textContent") == "Quorum"
+    assert await desk.do("node", "loads") == 1
+
+
+async def test_zoom_keys_work_and_a_browsers_reload_and_menu_do_not(desk: Desk, screen: Screen) -> None:
+    await desk.do("js", "addEventListener('keyup', e => document.title = 'key ' + e.key); document.body.focus()")
+    await desk.do("focus")
+
+    screen.key("ctrl+plus")
+    await desk.event("zoom 1.10")
+    screen.key("ctrl+minus")
+    await desk.event("zoom 1.00")
+    for keys in ("F5", "ctrl+r"):
+        screen.key(keys)
+        await desk.event(f"title key {keys[-1] if keys != 'F5' else keys}")
+
+    assert await desk.do("node", "loads") == 1
+    assert await desk.do("menu_policy") == "NoContextMenu"
+
+
+async def test_the_window_remembers_its_place_and_its_zoom(
+    desk: Desk, start_desk: StartDesk, screen: Screen, bus: SessionBus
+) -> None:
+    await desk.do("place", 60, 40, 800, 600)
+    await desk.do("focus")
+    screen.key("ctrl+plus")
+    await desk.event("zoom 1.10")
+    before = await desk.do("geometry")
+    await desk.do("quit")
+    assert await desk.ended() == 0
+
+    again = await start_desk(screen=screen, bus=bus)
+    await again.event(SHOWN)
+
+    assert await again.do("geometry") == before
+    assert before[2:] == [800, 600]
+    assert await again.do("zoom") == pytest.approx(1.1)
+
+
+async def test_a_page_whose_process_dies_is_loaded_again(desk: Desk) -> None:
+    os.kill(await desk.do("renderer"), signal.SIGKILL)
+
+    await desk.event(SHOWN)
+    assert await desk.do("node", "loads") == 2

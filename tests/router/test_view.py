@@ -1,0 +1,93 @@
+"""A page gets a snapshot and then few, small changes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from router.events import Bus
+from router.runner import JobMoved
+from router.settings import Settings
+from router.states import JobState, NodeMode
+from router.view import RECENT_JOBS, View
+from router.wire import ChatInfo, NodeInfo
+from tests.fakes import make_job
+from tests.world import World
+
+
+class Watched:
+    """A view of a scheduler in memory, and what it pushed."""
+
+    def __init__(self) -> None:
+        self.bus = Bus()
+        self.world = World()
+        self.settings = Settings(None, {})
+        self.view = View(
+            self.bus, self.world.registry, self.world.scheduler, self.settings, self.node, lambda engine: 1
+        )
+
+    def node(self) -> NodeInfo:
+        return NodeInfo(
+            id="n", name="n", version="1", mode=NodeMode.RUNNING, address="", port=1, started_at=0.0,
+            running=self.world.scheduler.running,
+        )  # fmt: skip
+
+
+@pytest.fixture
+async def watched() -> Watched:
+    return Watched()
+
+
+async def test_changes_that_come_together_are_pushed_as_one(watched: Watched) -> None:
+    with watched.bus.queue() as queue:
+        jobs = [watched.world.submit() for _ in range(5)]
+        for job in jobs:
+            watched.bus.publish(JobMoved(job, None))
+        change = await asyncio.wait_for(queue.get(), 1.0)
+        assert len(change.jobs) == 5
+        assert change.node.running == 1
+        assert [job.place for job in change.jobs] == [None, 1, 2, 3, 4]
+        assert queue.empty()
+
+
+async def test_nothing_is_built_while_nobody_watches(watched: Watched) -> None:
+    watched.bus.publish(JobMoved(watched.world.submit(), None))
+    assert not watched.view._jobs
+
+
+async def test_the_last_ended_jobs_are_kept_and_no_more(watched: Watched) -> None:
+    for number in range(RECENT_JOBS + 10):
+        watched.bus.publish(JobMoved(make_job(number, id=f"J{number}", state=JobState.DONE), JobState.WORKING))
+    assert len(watched.view.recent) == RECENT_JOBS
+    assert watched.view.jobs()[0].id == f"J{RECENT_JOBS + 9}"
+
+
+async def test_lists_have_running_jobs_first_then_those_that_wait_in_order(watched: Watched) -> None:
+    jobs = [watched.world.submit() for _ in range(3)]
+    assert [info.id for info in watched.view.jobs()] == [job.id for job in jobs]
+    assert [info.state for info in watched.view.jobs()] == ["loading", "queued", "queued"]
+
+
+async def test_a_conversation_that_went_is_named(watched: Watched) -> None:
+    info = ChatInfo(id="C", title="t", model="m", created_at=0.0, updated_at=0.0)
+    with watched.bus.queue() as queue:
+        watched.view.chat(info)
+        watched.view.gone("C")
+        change = await asyncio.wait_for(queue.get(), 1.0)
+    assert change.gone == ["C"]
+    assert change.chats is None
+
+
+async def test_the_tray_hears_of_the_node_without_a_page(watched: Watched) -> None:
+    heard: asyncio.Queue[NodeInfo] = asyncio.Queue()
+    watched.view.on_info.append(heard.put_nowait)
+    watched.bus.publish(JobMoved(watched.world.submit(), None))
+    assert (await asyncio.wait_for(heard.get(), 1.0)).running == 1
+
+
+async def test_a_changed_setting_reaches_the_page(watched: Watched) -> None:
+    with watched.bus.queue() as queue:
+        watched.settings.update({"route": "fastest"})
+        change = await asyncio.wait_for(queue.get(), 1.0)
+    assert {info.name: info.value for info in change.settings}["route"] == "fastest"

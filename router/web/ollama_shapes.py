@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from router.chunks import numbers, payloads
-from router.errors import BadRequestError
+from router.chunks import NOT_JSON, numbers, payloads
+from router.errors import BadRequestError, EngineFault
 from router.jobs import Job
 from router.web.answers import Shape, stream_error
 from router.wire import Ended, ModelInfo, State
@@ -29,8 +29,10 @@ _OPTIONS = {
     "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty",
 }
-_DURATION = re.compile(r"^(-?\d+(?:\.\d+)?)(ms|s|m|h)?$")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_DURATION = re.compile(r"-?(\d+(\.\d+)?(ms|s|m|h))+|-?\d+(\.\d+)?", re.ASCII)
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_MS_MAX = 1e12
 
 
 def to_canonical(asked: dict[str, Any], *, chat: bool) -> dict[str, Any]:
@@ -57,13 +59,14 @@ def to_canonical(asked: dict[str, Any], *, chat: bool) -> dict[str, Any]:
 
 
 def keep_alive_s(value: object) -> float | None:
-    """Ollama's ``keep_alive`` (seconds, or "5m", "-1", "1h30m" is not one) as seconds; None when absent."""
+    """Ollama's ``keep_alive`` (seconds, or "5m", "1h30m", "-1") as seconds; None when absent."""
     if value is None:
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MS_MAX:
         return float(value)
-    if isinstance(value, str) and (match := _DURATION.match(value.strip())):
-        return float(match[1]) * _SECONDS[match[2]]
+    if isinstance(value, str) and len(value) <= 32 and _DURATION.fullmatch(said := value.strip()):
+        total_s = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(said))
+        return -total_s if said.startswith("-") else total_s
     raise BadRequestError("'keep_alive' must be seconds or a duration such as '5m'.", field="keep_alive")
 
 
@@ -90,8 +93,8 @@ def _message(message: object) -> dict[str, Any]:
         if not isinstance(images, list):
             raise BadRequestError("'images' must be a list.", field="messages.images")
         made["content"] = [{"type": "text", "text": made["content"]}, *(_image(image) for image in images)]
-    if calls := message.get("tool_calls"):
-        made["tool_calls"] = [_call_in(index, call) for index, call in enumerate(calls)]
+    if message.get("tool_calls"):
+        made["tool_calls"] = [_call_in(index, call) for index, call in enumerate(_list(message, "tool_calls"))]
     if message.get("role") == "tool":
         made["tool_call_id"] = str(message.get("tool_call_id") or message.get("tool_name") or "call_0")
     return made
@@ -154,29 +157,27 @@ class OllamaStream:
 
     def _line(self, payload: bytes) -> bytes:
         try:
-            chunk = msgspec.json.decode(payload)
-        except msgspec.DecodeError:
-            return b""
-        if not isinstance(chunk, dict):
+            chunk = _dict(msgspec.json.decode(payload))
+        except NOT_JSON:
             return b""
         self._facts |= {name: chunk[name] for name in ("usage", "timings") if isinstance(chunk.get(name), dict)}
-        choices = chunk.get("choices") or [{}]
-        choice = choices[0] if isinstance(choices[0], dict) else {}
-        self._reason = choice.get("finish_reason") or self._reason
-        delta = choice.get("delta") or {}
-        for call in delta.get("tool_calls") or ():
-            self._collect(call)
-        text, thinking = delta.get("content") or "", delta.get("reasoning_content") or delta.get("reasoning") or ""
+        choice = _first_choice(chunk)
+        self._reason = _text(choice.get("finish_reason")) or self._reason
+        delta = _dict(choice.get("delta"))
+        calls = delta.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            self._collect(_dict(call))
+        text, thinking = _text(delta.get("content")), _thinking(delta)
         if not text and not thinking:
             return b""
         return self._make(text, {"thinking": thinking} if thinking else {}, done=False)
 
     def _collect(self, call: dict[str, Any]) -> None:
         """Tool calls come in pieces; Ollama's clients expect them whole."""
-        function = call.get("function") or {}
-        made = self._tools.setdefault(call.get("index") or 0, {"name": "", "arguments": ""})
-        made["name"] += function.get("name") or ""
-        made["arguments"] += function.get("arguments") or ""
+        function, index = _dict(call.get("function")), call.get("index")
+        made = self._tools.setdefault(index if isinstance(index, int) else 0, {"name": "", "arguments": ""})
+        made["name"] += _text(function.get("name"))
+        made["arguments"] += _text(function.get("arguments"))
 
     def _last_line(self) -> bytes:
         extra: dict[str, Any] = {"tool_calls": [call_out(call) for call in self._tools.values()]} if self._tools else {}
@@ -195,42 +196,66 @@ class OllamaStream:
 
 
 def whole(body: bytes, job: Job, *, chat: bool) -> dict[str, Any]:
-    """A chat completion as Ollama's one-object answer."""
-    answer = msgspec.json.decode(body)
-    choice = (answer.get("choices") or [{}])[0]
-    message = choice.get("message") or {}
-    text = message.get("content") or ""
-    thinking = message.get("reasoning_content") or message.get("reasoning")
+    """A chat completion as Ollama's one-object answer. Raises EngineFault where it is none."""
+    try:
+        answer = _dict(msgspec.json.decode(body))
+    except NOT_JSON:
+        raise EngineFault("The engine's answer is not JSON.") from None
+    choice = _first_choice(answer)
+    message = _dict(choice.get("message"))
+    text, thinking, calls = _text(message.get("content")), _thinking(message), message.get("tool_calls")
     extra: dict[str, Any] = {"thinking": thinking} if thinking else {}
-    if calls := message.get("tool_calls"):
-        extra["tool_calls"] = [call_out(call.get("function") or {}) for call in calls]
+    if calls and isinstance(calls, list):
+        extra["tool_calls"] = [call_out(_dict(_dict(call).get("function"))) for call in calls]
     made: dict[str, Any] = {"model": job.model, "created_at": now()}
     made |= {"message": {"role": "assistant", "content": text} | extra} if chat else {"response": text} | extra
-    return made | {"done": True} | ending(choice.get("finish_reason") or "stop", answer, job)
+    return made | {"done": True} | ending(_text(choice.get("finish_reason")), answer, job)
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _thinking(said: dict[str, Any]) -> str:
+    return _text(said.get("reasoning_content")) or _text(said.get("reasoning"))
+
+
+def _first_choice(answer: dict[str, Any]) -> dict[str, Any]:
+    choices = answer.get("choices")
+    return _dict(choices[0]) if isinstance(choices, list) and choices else {}
+
+
+def _nanoseconds(ms: object) -> int:
+    number = isinstance(ms, int | float) and not isinstance(ms, bool)
+    return int(float(ms) * 1e6) if number and 0 <= ms < _MS_MAX else 0  # type: ignore[arg-type, operator]
 
 
 def call_out(function: dict[str, Any]) -> dict[str, Any]:
     """A function call whose arguments are an object, as Ollama has them."""
     try:
-        arguments = msgspec.json.decode(function.get("arguments") or "{}")
-    except msgspec.DecodeError:
+        arguments = _dict(msgspec.json.decode(_text(function.get("arguments")) or "{}"))
+    except NOT_JSON:
         arguments = {}
-    return {"function": {"name": function.get("name") or "", "arguments": arguments}}
+    return {"function": {"name": _text(function.get("name")), "arguments": arguments}}
 
 
 def ending(reason: str, facts: dict[str, Any], job: Job) -> dict[str, Any]:
     """The counts and durations (nanoseconds) of a last line."""
     counts = numbers(facts)
-    timings = facts.get("timings") or {}
+    timings = _dict(facts.get("timings"))
     total_s = max(0.0, time.time() - job.created_at)
     return {
         "done_reason": "length" if reason == "length" else "stop",
         "total_duration": int(total_s * 1e9),
         "load_duration": int(job.loading_s * 1e9),
         "prompt_eval_count": counts.get("prompt_tokens", 0),
-        "prompt_eval_duration": int(float(timings.get("prompt_ms") or 0) * 1e6),
+        "prompt_eval_duration": _nanoseconds(timings.get("prompt_ms")),
         "eval_count": counts.get("completion_tokens", 0),
-        "eval_duration": int(float(timings.get("predicted_ms") or 0) * 1e6),
+        "eval_duration": _nanoseconds(timings.get("predicted_ms")),
     }
 
 

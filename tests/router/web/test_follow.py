@@ -78,6 +78,7 @@ class Site:
     def __init__(self, handle: Callable[[web.Request], Any]) -> None:
         self._handle = handle
         self.handlers: list[asyncio.Task[Any]] = []
+        self._responses: list[aiohttp.ClientResponse] = []
 
     async def __aenter__(self) -> Site:
         app = web.Application(middlewares=[self._middleware])
@@ -105,9 +106,13 @@ class Site:
 
     async def open(self, last_event_id: str = "") -> Events:
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
-        return Events(await self._session.get(self._url, headers=headers))
+        response = await self._session.get(self._url, headers=headers)
+        self._responses.append(response)
+        return Events(response)
 
     async def __aexit__(self, *_: object) -> None:
+        for response in self._responses:
+            response.close()
         await self._session.close()
         await self._runner.cleanup()
 

@@ -26,6 +26,7 @@ SWEEP_S: Final = 1.0
 FRESH_S: Final = 5.0
 CRASH_SEEN_S: Final = 0.5
 MAX_SLOTS: Final = 16
+ERROR_MAX_BYTES: Final = 64 * 1024
 
 
 class LlamaEngine:
@@ -143,7 +144,7 @@ class LlamaEngine:
             async with self._transport.open(
                 "POST", replica.urls[call.kind], headers=replica.headers, body=call.body
             ) as reply:
-                yield reply
+                yield await _judged(reply) if reply.status == 500 else reply
             self._quarantine.worked(found.stamp)
         except EngineFault as fault:
             raise await self._explained(replica, fault) from fault
@@ -323,3 +324,18 @@ class LlamaEngine:
 
 def _key(model: LibraryModel, kind: Kind) -> tuple[str, bool]:
     return model.name, kind is Kind.EMBEDDING or model.info.embedding
+
+
+async def _judged(reply: Reply) -> Reply:
+    """A text too long for the embedder is the request's fault, whatever llama.cpp says: nobody should try it again."""
+    body = bytearray()
+    async for chunk in reply.chunks:
+        body += chunk
+        if len(body) > ERROR_MAX_BYTES:
+            break
+    status = 400 if b"too large to process" in body else 500
+    return Reply(status, reply.content_type, _only(bytes(body)))
+
+
+async def _only(body: bytes) -> AsyncIterator[bytes]:
+    yield body

@@ -15,6 +15,7 @@ import threading
 from typing import Any, Final, TypedDict
 
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
 # Information and worse. One step more logs the key's last letters, two steps more log prompts.
 VERBOSITY: Final = 3
 PROMPT_CACHE_MIB: Final = 512
@@ -48,6 +49,7 @@ class Word(TypedDict, total=False):
 def main() -> int:
     """Serve until standard input closes; the exit code is 1 when the model can't be loaded."""
     _die_with_parent()
+    _die_quietly()
     words = _own_stdout()
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
@@ -67,8 +69,19 @@ def main() -> int:
 def _die_with_parent() -> None:
     """Linux ends this process with its parent even while llama.cpp keeps Python from running."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _die_quietly() -> None:
+    """A crash leaves no image of the memory on the disk and calls no debugger: prompts are in there."""
+    os.environ["GGML_NO_BACKTRACE"] = "1"
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _own_stdout() -> int:

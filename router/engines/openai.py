@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from yarl import URL
@@ -69,13 +69,9 @@ class OpenAIEngine:
         """Never: the engine loads by itself."""
         return False
 
-    @asynccontextmanager
-    async def call(self, call: Call) -> AsyncIterator[Reply]:
+    def call(self, call: Call) -> AbstractAsyncContextManager[Reply]:
         """Send the canonical body as it is. Raises EngineFault on entry."""
-        async with self._transport.open(
-            "POST", self._urls[call.kind], headers=self._call_headers, body=call.body
-        ) as reply:
-            yield reply
+        return self._transport.open("POST", self._urls[call.kind], headers=self._call_headers, body=call.body)
 
     async def _models(self) -> list[EngineModel]:
         status, answer = await self._transport.json(

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 logging.getLogger("pywebview").handlers.clear()  # its own handler writes to stderr; ours are at the root
 
 TITLE: Final = "Quorum"
-BACKGROUND: Final = {False: "#ffffff", True: "#16171a"}
+BACKGROUND: Final = {False: "#f7f7f5", True: "#141615"}
+"""The page's own ``--bg``, light and dark: shown until the page is, so that nothing flashes."""
 EXTERNAL: Final = frozenset({"http", "https", "mailto"})
 BLANK: Final = "<!doctype html><title>Quorum</title>"
 

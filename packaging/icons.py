@@ -69,12 +69,12 @@ def app_svg() -> str:
     )
     plate = (
         '<linearGradient id="plate" x1="0" y1="0" x2="0" y2="1">'
-        '<stop offset="0" stop-color="#2d3548"/><stop offset="1" stop-color="#171b26"/></linearGradient>'
+        '<stop offset="0" stop-color="#128a80"/><stop offset="1" stop-color="#0b5e58"/></linearGradient>'
         '<rect x="24" y="24" width="464" height="464" rx="108" fill="url(#plate)"/>'
     )
-    lines = f'<g stroke="#55607a" stroke-width="16" stroke-linecap="round">{spokes}</g>'
+    lines = f'<g stroke="#7fc4bc" stroke-width="16" stroke-linecap="round">{spokes}</g>'
     return _svg(
-        512, plate + lines + ring("#f2f3f5", 256, 150, 34) + '<circle cx="256" cy="256" r="66" fill="#3ddbb4"/>'
+        512, plate + lines + ring("#ffffff", 256, 150, 34) + '<circle cx="256" cy="256" r="70" fill="#c9f5ea"/>'
     )
 
 

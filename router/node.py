@@ -99,6 +99,8 @@ class Node:
             await self._close()
             raise
         self.address = self._front.address
+        if self._front.refused:
+            self._notice = " ".join([self._notice, *self._front.refused]).strip()
         write_private(self._dir / "control.token", self.control_token.encode())
         told = {"address": self.address, "pid": os.getpid(), "version": __version__}
         write_private(self._dir / "node.json", msgspec.json.encode(told))
@@ -196,6 +198,7 @@ class Node:
         await self._close()
         for name in ("node.json", "control.token"):
             (self._dir / name).unlink(missing_ok=True)
+        logs.close()
 
     async def _close(self) -> None:
         if hasattr(self, "_engines"):
@@ -222,6 +225,7 @@ class Node:
             paused_until=self._mode.paused_until,
             running=self._scheduler.running,
             waiting=self._scheduler.waiting,
+            models=sum(len(snapshot.models) for snapshot in self._registry.snapshots.values()),
             ram_total_bytes=self._hardware.ram_total_bytes,
             ram_free_bytes=self._hardware.ram_free_bytes,
             gpu=self._hardware.gpu,
@@ -262,7 +266,7 @@ class Node:
             self._mode.job_ended()
 
     def _registry_changed(self) -> None:
-        self._view.changed("models", "engines")
+        self._view.changed("models", "engines", "node")
         self._scheduler.refresh()
 
     def _settings_changed(self, names: frozenset[str]) -> None:

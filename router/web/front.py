@@ -8,7 +8,7 @@ from aiohttp import web
 
 from router.errors import StartError, failure
 from router.metrics import Metrics
-from router.web.answers import errors, json_answer, openai_error
+from router.web.answers import json_answer, openai_error
 from router.web.guard import Guard, Sessions
 from router.web.local import LocalRoutes
 from router.web.ollama import OllamaRoutes
@@ -40,6 +40,11 @@ class Front:
         """Where everything on this computer finds the node."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def refused(self) -> list[str]:
+        """Which addresses of the setting ``also_listen`` could not be had, as sentences."""
+        return self._listener.refused if self._listener else []
+
     def own_addresses(self) -> frozenset[tuple[str, int]]:
         """The sockets of this node, which are never probed as engines."""
         return frozenset(self._listener.addresses) if self._listener else frozenset()
@@ -48,7 +53,7 @@ class Front:
         """Build the routes and listen. Raises StartError."""
         page = await asyncio.to_thread(Page)
         guard = Guard(self._service.settings, self._token, self._sessions)
-        app = web.Application(middlewares=[errors])
+        app = web.Application()
         app.router.add_get("/healthz", self.alive)
         app.router.add_get("/readyz", self.ready)
         app.router.add_get("/metrics", self.metrics)

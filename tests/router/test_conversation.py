@@ -1,0 +1,150 @@
+"""The chat page's questions and answers, kept by the node and not by the page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from router.node import Node
+from tests.fakes import HANG, RESET, ScriptedEngine, chunk, happens, head, stream
+from tests.router.conftest import MakeNode
+
+
+class Page:
+    """What the page does, over HTTP."""
+
+    def __init__(self, http: aiohttp.ClientSession, node: Node) -> None:
+        self._http, self._node = http, node
+
+    async def call(self, method: str, path: str, **body: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self._node.control_token}"}
+        url = f"{self._node.address}/local/v1/{path}"
+        async with self._http.request(method, url, json=body if method in ("POST", "PATCH") else None, headers=headers) as reply:
+            text = await reply.text()
+            assert reply.status < 300, text
+            return json.loads(text) if text else None
+
+    async def ask(self, chat_id: str, content: str, **more: Any) -> Any:
+        answering = await self.call("POST", f"chats/{chat_id}/messages", content=content, model="m", **more)
+        return await self.ended(chat_id, answering["answer"]["id"])
+
+    async def ended(self, chat_id: str, message_id: str) -> Any:
+        headers = {"Authorization": f"Bearer {self._node.control_token}"}
+        async with self._http.get(f"{self._node.address}/local/v1/events", headers=headers) as events:
+            while True:
+                for message in (await self.call("GET", f"chats/{chat_id}"))["messages"]:
+                    if message["id"] == message_id and message["state"] == "ended":
+                        return message
+                await asyncio.wait_for(events.content.readuntil(b"\n\n"), 5)
+
+
+@pytest.fixture
+async def page(make_node: MakeNode, engine: ScriptedEngine, http: aiohttp.ClientSession) -> Page:
+    return Page(http, await make_node(engine))
+
+
+def sent(engine: ScriptedEngine, number: int) -> Any:
+    return json.loads(engine.asked[number].body)
+
+
+async def test_a_branch_goes_to_the_model_with_its_options(page: Page, engine: ScriptedEngine) -> None:
+    engine.play(head(), stream("Paris."))
+    engine.play(head(), stream("Seine."))
+    chat = await page.call("POST", "chats", model="m")
+    options = {"system": "Be short.", "temperature": 0.5, "max_tokens": 99}
+    await page.call("PATCH", f"chats/{chat['id']}", options=options)
+    first = await page.ask(chat["id"], "Capital of France?")
+    await page.ask(chat["id"], "Its river?", parent_id=first["id"])
+    assert sent(engine, 1) == {
+        "model": "m",
+        "stream": True,
+        "temperature": 0.5,
+        "max_tokens": 99,
+        "messages": [
+            {"role": "system", "content": "Be short."},
+            {"role": "user", "content": "Capital of France?"},
+            {"role": "assistant", "content": "Paris."},
+            {"role": "user", "content": "Its river?"},
+        ],
+    }
+
+
+async def test_asking_again_stands_beside_the_first_answer(page: Page, engine: ScriptedEngine) -> None:
+    engine.play(head(), stream("one"))
+    engine.play(head(), stream("two"))
+    chat = await page.call("POST", "chats")
+    first = await page.ask(chat["id"], "Hi")
+    again = await page.call("POST", f"chats/{chat['id']}/regenerate", message_id=first["id"])
+    second = await page.ended(chat["id"], again["answer"]["id"])
+    assert (first["content"], second["content"]) == ("one", "two")
+    assert first["parent_id"] == second["parent_id"]
+    assert sent(engine, 0)["messages"] == sent(engine, 1)["messages"]
+
+
+async def test_thinking_is_kept_apart(page: Page, engine: ScriptedEngine) -> None:
+    thought = b'data: {"choices":[{"index":0,"delta":{"reasoning_content":"hmm"}}]}\n\n'
+    engine.play(head(), thought, stream("done"))
+    chat = await page.call("POST", "chats")
+    answer = await page.ask(chat["id"], "Think")
+    assert (answer["reasoning"], answer["content"]) == ("hmm", "done")
+    assert answer["reasoning_s"] is not None
+
+
+async def test_an_answer_that_broke_off_keeps_what_it_said_and_why(page: Page, engine: ScriptedEngine) -> None:
+    engine.play(head(), chunk("half"), RESET)
+    chat = await page.call("POST", "chats")
+    answer = await page.ask(chat["id"], "Hi")
+    assert answer["content"] == "half"
+    assert answer["error"]["code"] == "interrupted"
+
+
+async def test_the_answer_goes_on_when_the_page_closes(page: Page, engine: ScriptedEngine) -> None:
+    engine.play(head(), stream("still here"))
+    chat = await page.call("POST", "chats")
+    answering = await page.call("POST", f"chats/{chat['id']}/messages", content="Hi", model="m")
+    assert (await page.ended(chat["id"], answering["answer"]["id"]))["content"] == "still here"
+
+
+async def test_stopping_keeps_what_was_said(page: Page, engine: ScriptedEngine) -> None:
+    engine.play(head(), chunk("so far"), HANG)
+    chat = await page.call("POST", "chats")
+    answering = await page.call("POST", f"chats/{chat['id']}/messages", content="Hi", model="m")
+    asked = await engine.request()
+    while not (await page.call("GET", "jobs"))[0]["tokens"]:
+        pass
+    await page.call("DELETE", f"jobs/{answering['job_id']}")
+    answer = await page.ended(chat["id"], answering["answer"]["id"])
+    assert (answer["content"], answer["error"]["code"]) == ("so far", "cancelled")
+    await happens(asked.gone, 1.0)
+
+
+async def test_deleting_a_conversation_stops_its_answer(page: Page, engine: ScriptedEngine) -> None:
+    engine.play(head(), chunk("a"), HANG)
+    chat = await page.call("POST", "chats")
+    await page.call("POST", f"chats/{chat['id']}/messages", content="Hi", model="m")
+    asked = await engine.request()
+    await page.call("DELETE", f"chats/{chat['id']}")
+    await happens(asked.gone, 1.0)
+    assert await page.call("GET", "chats") == []
+
+
+async def test_an_answer_interrupted_by_a_restart_is_given_again_in_its_place(
+    make_node: MakeNode, engine: ScriptedEngine, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.node.GRACE_S", 0.05)
+    engine.play(head(), chunk("lost"), HANG)
+    engine.play(head(), stream("whole"))
+    node = await make_node(engine)
+    page = Page(http, node)
+    chat = await page.call("POST", "chats")
+    answering = await page.call("POST", f"chats/{chat['id']}/messages", content="Hi", model="m")
+    await engine.request()
+    await node.stop()
+    again = Page(http, await make_node(engine))
+    answer = await again.ended(chat["id"], answering["answer"]["id"])
+    assert answer["content"] == "whole"
+    assert answer["job_id"] == answering["job_id"]

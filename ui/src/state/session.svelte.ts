@@ -20,6 +20,7 @@ class Session {
   snapshot: Snapshot | null = $state.raw(null);
 
   #feed: Feed | null = null;
+  #renewed = false;
   #messages = new Set<Listener<Message>>();
   #resumes = new Set<Listener<void>>();
 
@@ -56,6 +57,12 @@ class Session {
     });
     this.#feed = feed;
     await feed.run();
+    // The node has started anew in the window's own process: its new token is there to be asked for.
+    const denied = (this.status as FeedStatus) === "denied";
+    if (denied && access.desktop && !this.#renewed) {
+      this.#renewed = true;
+      await this.start();
+    }
   }
 
   /** After sleep, or when the network is back: don't sit out the waiting time. */
@@ -99,6 +106,7 @@ class Session {
   #take(snapshot: Snapshot): void {
     const first = this.snapshot === null;
     this.refused = null;
+    this.#renewed = false;
     this.snapshot = { ...snapshot, jobs: ordered(snapshot.jobs), chats: newestFirst([...snapshot.chats]) };
     this.#paint();
     if (!first) this.#resumes.forEach((listener) => listener());

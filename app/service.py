@@ -17,8 +17,8 @@ from router.states import NodeMode
 from router.wire import NodeInfo
 
 if TYPE_CHECKING:
-    from router.node import Node, NodeOptions
-    from router.settings import Value
+    from router.node import Node
+    from router.settings import NodeOptions, Value
 
 __all__ = ["BadRequestError", "NodeInfo", "NodeMode", "Service", "StartError"]
 

@@ -25,8 +25,7 @@ from app.tray import Action, Tray, TrayState, make_tray, menu
 
 if TYPE_CHECKING:
     from app.window import Platform, Window
-    from router.node import NodeOptions
-    from router.settings import Value
+    from router.settings import NodeOptions, Value
 
 log = logging.getLogger(__name__)
 

@@ -155,7 +155,7 @@ def main() -> int:
         spy_on_windows()
     data_dir, fake = Path(told["data_dir"]), told["fake"]
     if fake is None:
-        from router.node import NodeOptions
+        from router.settings import NodeOptions
 
         options: Any = NodeOptions(data_dir=data_dir, overrides={"port": 0})
         service = Service(options)

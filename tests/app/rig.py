@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ class Screen:
         """Press keys, as ``ctrl+plus``."""
         env = os.environ | {"DISPLAY": self.display}
         subprocess.run(["xdotool", "key", "--clearmodifiers", keys], env=env, check=True, timeout=20)
+
+    def type(self, text: str) -> None:
+        """Type ``text`` and Return."""
+        env = os.environ | {"DISPLAY": self.display}
+        subprocess.run(["xdotool", "type", "--delay", "20", text], env=env, check=True, timeout=20)
+        self.key("Return")
 
     def click(self, x: int, y: int) -> None:
         """Click with the left button."""
@@ -145,13 +152,36 @@ class Desk:
 
     async def event(self, name: str) -> dict[str, Any]:
         """The next event called ``name``; others before it are forgotten."""
+        return await self._event(lambda told: told == name, name)
+
+    async def event_like(self, start: str) -> str:
+        """The name of the next event that begins with ``start``."""
+        return str((await self._event(lambda told: told.startswith(start), start))["event"])
+
+    async def _event(self, fits: Callable[[str], bool], what: str) -> dict[str, Any]:
         try:
             async with asyncio.timeout(BOUND_S):
-                while (event := await self._events.get())["event"] != name:
+                while not fits((event := await self._events.get())["event"]):
                     assert event["event"] != "end", f"the desktop ended: {self.errors}"
                 return event
         except TimeoutError:
-            raise AssertionError(f"'{name}' did not happen; stderr: {self.errors}") from None
+            raise AssertionError(f"'{what}' did not happen; stderr: {self.errors}") from None
+
+    async def element(self, selector: str) -> None:
+        """Wait until the page has an element that ``selector`` finds."""
+        mark = f"test saw {selector}"
+        await self.do(
+            "js",
+            f"""(() => {{
+              const say = () => document.title = {json.dumps(mark)};
+              const look = () => document.querySelector({json.dumps(selector)}) && say();
+              if (!look()) {{
+                const watch = new MutationObserver(() => look() && watch.disconnect());
+                watch.observe(document, {{subtree: true, childList: true, attributes: true}});
+              }}
+            }})()""",
+        )
+        await self.event(f"title {mark}")
 
     @property
     def errors(self) -> str:

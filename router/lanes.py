@@ -7,6 +7,7 @@ is skipped), so adding and picking cost O(log n) in jobs and O(m) in the (class,
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ from router.jobs import Job
 
 PASSED_OVER_MAX = 16
 PASSED_OVER_S = 60.0
+
+_tickets = itertools.count(1)  # of all lanes: an entry left behind in one must not match a ticket of another
 
 
 @dataclass(slots=True)
@@ -55,7 +58,7 @@ class Lane:
         self.in_flight = 0
         self.waiting = 0
         self._lines: dict[tuple[bool, str, str], _Line] = {}
-        self._tickets = 0
+        self._newest = 0
         self._turns = 0
         self.running_model = ""
         self._front = 0
@@ -66,8 +69,7 @@ class Lane:
 
     def add(self, job: Job) -> None:
         """Put a job in line by its ``seq``."""
-        self._tickets += 1
-        job.ticket = self._tickets
+        self._newest = job.ticket = next(_tickets)
         job.lane = self
         key = (job.batch, job.person, job.lane_model)
         line = self._lines.get(key)
@@ -104,7 +106,7 @@ class Lane:
                 line.turn = self._turns
             if line is not chosen and line.heap[0][0] < seq:
                 if line.passed_since is None:
-                    line.passed_since, line.horizon = now, self._tickets
+                    line.passed_since, line.horizon = now, self._newest
                 elif ticket > line.horizon:
                     line.passed += 1
         chosen.passed, chosen.passed_since = 0, None

@@ -166,6 +166,15 @@ def test_a_job_of_another_lane_is_left_alone() -> None:
     assert (mine.waiting, other.waiting, pick(mine)) == (1, 1, job)
 
 
+def test_a_job_that_moved_to_another_lane_is_not_picked_in_the_first() -> None:
+    job, other = make_job(1), make_job(2)
+    first = lane_of(job, other)
+    first.remove(job)
+    second = lane_of(job)
+    assert list(first.order(lambda _: True)) == [other]
+    assert (pick(first), pick(first), pick(second)) == (other, None, job)
+
+
 def test_a_lane_is_free_below_its_width() -> None:
     lane = Lane("e", 2)
     for in_flight, free in ((0, True), (1, True), (2, False), (3, False)):

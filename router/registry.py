@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from router.engines.base import Engine, EngineModel, EngineSnapshot, Kind
 from router.errors import ModelNotFoundError
@@ -12,6 +13,8 @@ from router.placement import Word
 from router.wire import EngineInfo, ModelInfo
 
 NOT_READY = EngineSnapshot(ready=False, detail="starting")
+
+_UNKNOWN: dict[str, Any] = {"resident": False, "loading_pct": None, "memory_bytes": None, "expires_at": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,13 @@ class Registry:
         return engine
 
     def update(self, engine_id: str, snapshot: EngineSnapshot) -> None:
-        """A newer look at an engine; one that is gone is ignored."""
-        if engine_id in self.engines and self.snapshots[engine_id] != snapshot:
+        """A newer look at an engine; one that is gone is ignored. A look that failed takes no model away."""
+        if engine_id not in self.engines:
+            return
+        if not snapshot.ready and not snapshot.models:
+            known = self.snapshots[engine_id].models
+            snapshot = replace(snapshot, models=tuple(replace(model, **_UNKNOWN) for model in known))
+        if self.snapshots[engine_id] != snapshot:
             self.snapshots[engine_id] = snapshot
             self._found.clear()
             self.changed()
@@ -172,6 +180,7 @@ class Registry:
 
     def _info(self, engine_id: str, model: EngineModel, name: str) -> ModelInfo:
         use = self._uses.get((engine_id, model.name))
+        snapshot = self.snapshots[engine_id]
         loading = model.loading_pct is not None and not model.resident
         return ModelInfo(
             name=name,
@@ -192,7 +201,7 @@ class Registry:
             expires_at=model.expires_at,
             memory_bytes=model.memory_bytes,
             source=model.source,
-            problem=model.problem,
+            problem=model.problem or ("" if snapshot.ready else snapshot.detail),
             modified_at=model.modified_at,
         )
 

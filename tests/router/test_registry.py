@@ -1,0 +1,198 @@
+"""What this node knows of its engines: who holds what, under which name, and what a lease counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.engines.base import EngineModel, EngineSnapshot, Kind
+from router.errors import ModelNotFoundError
+from router.placement import Word
+from router.registry import Registry
+from tests.fakes import MemoryEngine
+
+
+def registry(*engines: MemoryEngine) -> Registry:
+    made = Registry("here", lambda: "studio")
+    for engine in engines:
+        made.add(engine)
+        made.update(engine.id, engine.look())
+    return made
+
+
+def engine(engine_id: str, **digests: str) -> MemoryEngine:
+    """An engine with models by name; a digest of "" is one it does not tell."""
+    made = MemoryEngine(engine_id, digests)
+    made.digests = {name: digest for name, digest in digests.items() if digest}
+    return made
+
+
+def found(made: Registry, name: str) -> list[tuple[str, str]]:
+    return [(holder.engine, holder.model) for holder in made.find(name)]
+
+
+# -- names and digests
+
+
+@pytest.mark.parametrize("asked", ["Qwen3", "qwen3", "QWEN3:latest", "qwen3:latest", "qwen3@e"])
+def test_names_compare_without_case_and_latest_is_what_no_tag_means(asked: str) -> None:
+    assert found(registry(engine("e", Qwen3="d1")), asked) == [("e", "Qwen3")]
+
+
+def test_the_same_weights_are_the_same_model_whatever_they_are_called() -> None:
+    made = registry(engine("e", llama="d1"), engine("f", Meta_Llama="d1"), engine("g", other="d2"))
+    assert found(made, "llama") == [("e", "llama"), ("f", "Meta_Llama")]
+    assert found(made, "meta_llama") == [("e", "llama"), ("f", "Meta_Llama")]
+
+
+def test_different_weights_of_one_name_are_told_apart_by_their_engine() -> None:
+    made = registry(engine("e", llama="d1"), engine("f", llama="d2"))
+    assert [info.name for info in made.model_infos()] == ["llama", "llama@f"]
+    assert found(made, "llama") == [("e", "llama")]
+    assert found(made, "llama@f") == [("f", "llama")]
+    assert found(made, "LLAMA@e") == [("e", "llama")]
+
+
+def test_an_engine_that_tells_no_digest_is_found_by_name() -> None:
+    made = registry(engine("e", llama="d1"), engine("f", llama=""))
+    assert found(made, "llama") == [("e", "llama"), ("f", "llama")]
+    assert [holder.digest for holder in made.find("llama")] == ["d1", None]
+    assert found(registry(engine("f", llama=""), engine("g", llama="")), "llama") == [("f", "llama"), ("g", "llama")]
+
+
+def test_an_unknown_name_is_refused_with_those_that_look_alike_or_some_there_are() -> None:
+    made = registry(MemoryEngine(models=("llama3.2:1b", "qwen3:4b", "gemma3")))
+    for asked, near in (("lama3.2:1b", ("llama3.2:1b",)), ("zzz", ("gemma3", "llama3.2:1b", "qwen3:4b"))):
+        with pytest.raises(ModelNotFoundError) as raised:
+            made.find(asked)
+        assert raised.value.near == near
+    with pytest.raises(ModelNotFoundError) as raised:
+        registry().find("llama")
+    assert raised.value.near == ()
+
+
+def test_spellings_of_a_name_do_not_fill_the_memory() -> None:
+    made = registry(engine("e", llama="d1"))
+    for spelling in ("llama", "LLAMA", "Llama", "lLaMa", "llama:latest"):
+        for kind in Kind:
+            made.find(spelling, kind)
+    assert len(made._found) == 1
+
+
+# -- looks at engines
+
+
+def test_an_engine_is_not_ready_before_its_first_look() -> None:
+    made = Registry("here", lambda: "studio")
+    made.add(MemoryEngine())
+    assert [info.state for info in made.engine_infos(lambda _: 1, lambda _: 0)] == ["starting"]
+    with pytest.raises(ModelNotFoundError):
+        made.find("m")
+
+
+def test_every_change_is_told_and_a_look_that_shows_the_same_is_none() -> None:
+    made = registry(one := MemoryEngine())
+    told: list[int] = []
+    made.changed = lambda: told.append(1)
+    made.update("e", one.look())
+    assert told == []
+    one.make_resident("m")
+    made.update("e", one.look())
+    made.update("nobody", one.look())
+    assert len(told) == 1
+    made.remove("e")
+    assert len(told) == 2
+
+
+def test_a_model_that_appears_is_found_and_one_that_vanishes_is_not() -> None:
+    made = registry(one := MemoryEngine(models=("a",)))
+    one.names = ["b"]
+    assert found(made, "a") == [("e", "a")]
+    made.update("e", one.look())
+    assert found(made, "b") == [("e", "b")]
+    with pytest.raises(ModelNotFoundError):
+        made.find("a")
+
+
+def test_a_look_that_failed_takes_no_model_away_but_nobody_is_sent_there() -> None:
+    made = registry(one := MemoryEngine(loads=False))
+    one.make_resident("m")
+    made.update("e", one.look())
+    made.update("e", EngineSnapshot(ready=False, detail="It refused the connection."))
+    (holder,) = made.find("m")
+    assert (holder.blocked, holder.detail) == (Word.UNHEALTHY, "It refused the connection.")
+    (info,) = made.model_infos()
+    assert (info.residency, info.problem) == ("cold", "It refused the connection.")
+    assert [info.state for info in made.engine_infos(lambda _: 1, lambda _: 0)] == ["failed"]
+    assert not made.warm("e", "m")
+    made.update("e", one.look())
+    assert made.find("m")[0].blocked is None
+    assert made.model_infos()[0].problem == ""
+
+
+def test_a_model_that_cannot_run_is_unfit_and_says_why() -> None:
+    made = registry(MemoryEngine())
+    model = EngineModel("m", problem="It crashed twice.")
+    made.update("e", EngineSnapshot(ready=True, models=(model,)))
+    (holder,) = made.find("m")
+    assert (holder.blocked, holder.detail) == (Word.UNFIT, "It crashed twice.")
+    assert made.model_infos()[0].problem == "It crashed twice."
+
+
+def test_a_holder_is_warm_when_it_answers_without_a_load() -> None:
+    cold, itself = MemoryEngine("e"), MemoryEngine("f", loads=False)
+    made = registry(cold, itself)
+    assert [holder.warm for holder in made.find("m")] == [False, True]
+    assert (made.needs_load("e", "m"), made.needs_load("f", "m"), made.needs_load("gone", "m")) == (True, False, False)
+    cold.make_resident("m")
+    made.update("e", cold.look())
+    assert [holder.warm for holder in made.find("m")] == [True, True]
+    assert (made.warm("e", "m"), made.warm("f", "m"), made.warm("gone", "m")) == (True, False, False)
+
+
+def test_an_engine_that_goes_takes_its_models_along() -> None:
+    made = registry(one := MemoryEngine("e"), MemoryEngine("f", ("other",)))
+    assert made.remove("e") is one
+    assert made.remove("e") is None
+    assert not made.has_engine("e")
+    assert [info.engine for info in made.model_infos()] == ["f"]
+
+
+# -- leases
+
+
+def test_what_is_in_flight_is_counted_by_model_and_when_it_was_used() -> None:
+    made = registry(MemoryEngine(models=("a", "b")))
+    made.used("e", "a", 5.0, +1)
+    made.used("e", "a", 6.0, +1)
+    made.used("e", "a", 7.0, -1)
+    assert [(info.name, info.in_flight) for info in made.model_infos()] == [("a", 1), ("b", 0)]
+    assert (made.find("a")[0].last_used, made.find("b")[0].last_used) == (7.0, 0.0)
+
+
+def test_a_lease_outlives_its_engine_and_is_never_counted_below_zero() -> None:
+    made = registry(one := MemoryEngine())
+    made.used("e", "m", 1.0, +1)
+    made.remove("e")
+    made.add(one)
+    made.update("e", one.look())
+    made.used("e", "m", 2.0, -1)
+    assert made.model_infos()[0].in_flight == 0
+    made.used("e", "m", 3.0, +1)
+    made.remove("e")
+    made.used("e", "m", 4.0, -1)
+    assert made._uses == {}
+
+
+# -- what pages see
+
+
+def test_a_model_is_shown_with_where_it_is_and_how_far_its_load_is() -> None:
+    made = registry(MemoryEngine())
+    model = EngineModel("m", digest="d", size_bytes=7, capabilities=frozenset({"tools", "chat"}), loading_pct=40)
+    made.update("e", EngineSnapshot(ready=True, models=(model,), version="1.2"))
+    (info,) = made.model_infos()
+    assert (info.node, info.node_name, info.local, info.engine) == ("here", "studio", True, "e")
+    assert (info.digest, info.size_bytes, info.capabilities) == ("d", 7, ["chat", "tools"])
+    assert (info.residency, info.loading_pct) == ("loading", 40)
+    (shown,) = made.engine_infos(lambda engine: 3, lambda engine: 2)
+    assert (shown.state, shown.version, shown.width, shown.in_flight) == ("ready", "1.2", 3, 2)

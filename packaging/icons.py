@@ -91,7 +91,7 @@ def render(svg: str, pixels: int, target: Path) -> None:
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
     QSvgRenderer(QByteArray(svg.encode())).render(painter, QRectF(0, 0, pixels, pixels))
     painter.end()
-    if not image.save(str(target), "PNG"):  # type: ignore[call-overload]
+    if not image.save(str(target), "PNG"):  # type: ignore[call-overload] # the stubs want bytes, Qt takes text
         raise OSError(f"{target} could not be written")
 
 

@@ -129,8 +129,9 @@ def _count(value: object) -> int | None:
 
 
 def _rate(value: object) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and 0 <= value < COUNT_MAX else None  # type: ignore[arg-type, operator]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value < COUNT_MAX else None
 
 
 def error_sentence(body: bytes) -> str:

@@ -128,12 +128,11 @@ class _Digests(MutableMapping[str, str]):
 
 
 def _starter() -> Path | None:
-    """The starter model: named by the environment, inside the package, or where ``dev.py`` put it."""
-    named = os.environ.get("QUORUM_STARTER_MODEL")
-    bundled = getattr(sys, "_MEIPASS", None)
-    places = [
-        *([Path(named)] if named else []),
-        *([Path(bundled) / "assets" / STARTER] if bundled else []),
-        Path(__file__).resolve().parent.parent / ".dev" / "models" / STARTER,
-    ]
+    """The starter model: where the environment says, else inside the package, else where ``dev.py`` put it."""
+    if (named := os.environ.get("QUORUM_STARTER_MODEL")) is not None:
+        places = [Path(named)]
+    elif (bundled := getattr(sys, "_MEIPASS", None)) is not None:
+        places = [Path(bundled) / "assets" / STARTER]
+    else:
+        places = [Path(__file__).resolve().parent.parent / ".dev" / "models" / STARTER]
     return next((place for place in places if place.is_file()), None)

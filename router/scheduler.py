@@ -5,6 +5,7 @@ The numbers are those of ``DESIGN.md``, "One request".
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -271,7 +272,7 @@ class Scheduler:
     def _pump(self, lane: Lane) -> None:
         """Start what the lane has room for. Picking and taking the lease are one step."""
         while lane.waiting and lane.free and self.mode.takes_work and not self.stopping:
-            job = lane.pick(lambda model: self._registry.warm(lane.engine, model), self._clock.mono())
+            job = lane.pick(functools.partial(self._registry.warm, lane.engine), self._clock.mono())
             if job is None:
                 return
             job.place = job.eta_s = None
@@ -386,7 +387,7 @@ class Scheduler:
     def survey(self) -> None:
         """Note for every waiting job its place in its lane (1 for the next) and the seconds until it should start."""
         for lane in self.lanes.values():
-            jobs = list(lane.order(lambda model, lane=lane: self._registry.warm(lane.engine, model)))  # type: ignore[misc]
+            jobs = list(lane.order(functools.partial(self._registry.warm, lane.engine)))
             for place, (job, eta_s) in enumerate(zip(jobs, self.rates.etas(lane, jobs), strict=True), 1):
                 job.place, job.eta_s = place, eta_s
 

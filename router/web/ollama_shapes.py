@@ -230,8 +230,9 @@ def _first_choice(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nanoseconds(ms: object) -> int:
-    number = isinstance(ms, int | float) and not isinstance(ms, bool)
-    return int(float(ms) * 1e6) if number and 0 <= ms < _MS_MAX else 0  # type: ignore[arg-type, operator]
+    if not isinstance(ms, int | float) or isinstance(ms, bool):
+        return 0
+    return int(ms * 1e6) if 0 <= ms < _MS_MAX else 0
 
 
 def call_out(function: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ CASES = (
 def build(folder: Path) -> tuple[Path, Path]:
     """Compile the mock engine and the load generator."""
     for name in ("load", "upstream"):
-        subprocess.run(["cc", "-O2", "-o", folder / name, HERE / f"{name}.c"], check=True)  # noqa: S603, S607
+        subprocess.run(["cc", "-O2", "-o", folder / name, HERE / f"{name}.c"], check=True)
     return folder / "load", folder / "upstream"
 
 
@@ -81,7 +81,7 @@ def answers(url: str, limit_s: float = 20.0) -> None:
 @contextmanager
 def running(arguments: list[str], **kwargs: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A program that is ended with the block."""
-    process = subprocess.Popen(arguments, **kwargs)  # noqa: S603
+    process = subprocess.Popen(arguments, **kwargs)
     try:
         yield process
     finally:
@@ -108,7 +108,7 @@ def rss_mib(pid: int) -> float:
 def measure(load: Path, port: int, case: Case, seconds: float, pid: int | None) -> dict[str, Any]:
     """One sample; with ``pid`` also that process's CPU time."""
     before = cpu_s(pid) if pid else 0.0
-    out = subprocess.run(  # noqa: S603
+    out = subprocess.run(
         [*pinned(0), str(load), str(port), str(case.clients), str(seconds), case.mode],
         check=True,
         capture_output=True,

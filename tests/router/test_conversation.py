@@ -23,7 +23,9 @@ class Page:
     async def call(self, method: str, path: str, **body: Any) -> Any:
         headers = {"Authorization": f"Bearer {self._node.control_token}"}
         url = f"{self._node.address}/local/v1/{path}"
-        async with self._http.request(method, url, json=body if method in ("POST", "PATCH") else None, headers=headers) as reply:
+        async with self._http.request(
+            method, url, json=body if method in ("POST", "PATCH") else None, headers=headers
+        ) as reply:
             text = await reply.text()
             assert reply.status < 300, text
             return json.loads(text) if text else None

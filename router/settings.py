@@ -102,7 +102,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("models_dir", "Folder of models", "Where your own .gguf files lie; empty is the folder 'models' beside the data.", "Engines", ""),
     Setting("find_models", "Find models of other programs", "Use the files of LM Studio and Ollama where they lie, without copying them.", "Engines", True),
     Setting("context", "Context size", "Tokens of conversation a built-in model keeps in mind; 0 takes the model's own, up to 8,192.", "Engines", 0, unit="tokens", low=0, high=1_048_576),
-    Setting("threads", "Threads", "Processor threads of the built-in engine; 0 takes the number of cores.", "Engines", 0, low=0, high=512),
+    Setting("threads", "Threads", "Processor threads of the built-in engine; 0 leaves one core for everything else.", "Engines", 0, low=0, high=512),
     Setting("gpu_layers", "GPU layers", "Layers of a model put on the GPU; -1 puts as many as fit.", "Engines", -1, low=-1, high=1000),
     Setting("max_loaded", "Models in memory", "How many models the built-in engine keeps loaded at once; the one used longest ago leaves first.", "Engines", 2, low=1, high=32),
     Setting("keep_alive", "Keep models loaded for", "Seconds an idle model stays in memory; -1 keeps it until it must leave.", "Engines", 300.0, unit="s", low=-1, high=604_800),

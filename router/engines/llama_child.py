@@ -124,8 +124,7 @@ def _serve(orders: Orders) -> Any:
     params.n_threads_http = orders["http_threads"]
     params.n_gpu_layers = orders["gpu_layers"]
     params.cache_ram_mib = PROMPT_CACHE_MIB
-    if orders["threads"]:
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = orders["threads"]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = orders["threads"]
     if orders["embedding"]:
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{orders['pooling'].upper()}"]

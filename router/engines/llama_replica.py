@@ -18,7 +18,7 @@ from router.engines.llama_child import Orders
 from router.engines.llama_process import HEALTH_INTERVAL_S, HEALTH_TIMEOUT_S, Child, new_key
 from router.engines.transport import Transport
 from router.errors import EngineFault
-from router.hardware import HardwareProbe, process_bytes
+from router.hardware import HardwareProbe, process_bytes, usual_threads
 from router.library import LibraryModel
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ class Replica:
             "projector": str(self.model.projector or "") if not self.embedder else "",
             "context": context * slots,
             "slots": slots,
-            "threads": self._settings["threads"],
+            "threads": self._settings["threads"] or usual_threads(),
             "http_threads": slots + 16,
             "gpu_layers": self._settings["gpu_layers"],
             "embedding": self.embedder,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from router.hardware import HardwareProbe, disk_free_bytes, process_bytes
+from router.hardware import HardwareProbe, disk_free_bytes, process_bytes, usual_threads
 
 
 class NVMLError(Exception):
@@ -46,6 +46,16 @@ def test_memory_and_disk_are_told(tmp_path: Path) -> None:
     assert disk_free_bytes(tmp_path / "missing") == 0
     assert process_bytes(os.getpid()) > 2**20
     assert process_bytes(2**22 + 1) == 0
+
+
+@pytest.mark.parametrize(("physical", "allowed", "threads"), [(8, 16, 7), (8, 4, 3), (1, 1, 1), (None, 64, 7)])
+def test_an_engine_leaves_one_core(
+    monkeypatch: pytest.MonkeyPatch, physical: int | None, allowed: int, threads: int
+) -> None:
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: physical)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(allowed)), raising=False)
+    assert usual_threads() == threads
 
 
 def test_cards_are_summed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,8 @@ async def test_settings_reach_the_process(make: Any, settings: dict[str, Any], t
     assert (orders["threads"], orders["gpu_layers"], orders["embedding"]) == (3, 7, False)
     assert (orders["model"], orders["alias"]) == (str(tmp_path / "tiny.gguf"), "tiny")
     assert orders["projector"] == str(tmp_path / "mmproj.gguf")
+    settings["threads"] = 0
+    assert replica._orders(replica.model.info)["threads"] >= 1
     assert len(orders["key"]) > 30
     assert orders["key"] != replica._orders(replica.model.info)["key"]
 

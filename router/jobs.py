@@ -168,7 +168,10 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One accepted request. Wall times are Unix seconds, ``*_mono`` ones are the monotonic clock's."""
+    """One accepted request. Wall times are Unix seconds, ``*_mono`` ones are the monotonic clock's.
+
+    A ``held`` job waits outside the lanes until ``Scheduler.release``. ``webhook`` is a ``webhooks.Hook`` as JSON.
+    """
 
     id: str
     seq: int
@@ -188,6 +191,9 @@ class Job:
     deadline_s: float | None = None
     keep_alive_s: float | None = None
     idempotency_key: str | None = None
+    request_hash: str | None = None
+    webhook: str | None = None
+    held: bool = False
     digest: str | None = None
     state: JobState = JobState.QUEUED
     attempt: int = 0

@@ -31,8 +31,11 @@ class Records:
         job = event.job
         row = self._live.get(job.id)
         if row is None:
+            if event.old is not None:
+                return  # the store refused its row
             row = self._live[job.id] = self._row(job)
-            self._rows.save(row, job.body)
+            if not job.held:
+                self._rows.save(row, job.body)
             if row.keep:
                 job.answer.readers.insert(0, ChunkLog(self._rows, job.id, job.answer))
         else:
@@ -45,7 +48,11 @@ class Records:
 
     def committed(self, job: Job) -> asyncio.Future[None]:
         """A future that ends when the job, just submitted, is on the disk. It fails with StoreError."""
-        return self._rows.save_durable(self._live[job.id])
+        return self._rows.save_durable(self._live[job.id], job.body if job.held else None)
+
+    def refused(self, job: Job) -> None:
+        """``committed`` failed: nothing of the job is written from now on."""
+        self._live.pop(job.id, None)
 
     def _row(self, job: Job) -> JobRow:
         row = JobRow(
@@ -64,6 +71,8 @@ class Records:
             stream=job.stream,
             keep=job.keep and not self._forget(),
             idempotency_key=job.idempotency_key,
+            request_hash=job.request_hash,
+            webhook=job.webhook,
             created_at=job.created_at,
             deadline_s=job.deadline_s,
             keep_alive_s=job.keep_alive_s,
@@ -97,13 +106,14 @@ class Records:
             row.keep = True
             self._live[row.id] = row
             self._rows.save(row)
-            job = _job(row, body, clock)
+            job = job_of(row, body, clock.mono())
             job.answer.attach(ChunkLog(self._rows, job.id, job.answer))
             jobs.append(job)
         return jobs
 
 
-def _job(row: JobRow, body: bytes, clock: Clock) -> Job:
+def job_of(row: JobRow, body: bytes, mono: float) -> Job:
+    """The job that ``row`` says; ``mono`` is when its waiting begins."""
     return Job(
         id=row.id,
         seq=row.row_id,
@@ -113,7 +123,7 @@ def _job(row: JobRow, body: bytes, clock: Clock) -> Job:
         body=body,
         stream=row.stream,
         created_at=row.created_at,
-        created_mono=clock.mono(),
+        created_mono=mono,
         person=row.person,
         key_id=row.key_id,
         chat_id=row.chat_id,
@@ -123,9 +133,17 @@ def _job(row: JobRow, body: bytes, clock: Clock) -> Job:
         deadline_s=row.deadline_s,
         keep_alive_s=row.keep_alive_s,
         idempotency_key=row.idempotency_key,
+        request_hash=row.request_hash,
+        webhook=row.webhook,
+        digest=row.digest,
+        state=row.state,
         attempt=row.attempt,
         try_no=row.try_no,
         crashes=row.crashes,
         updated_at=row.updated_at,
+        started_at=row.started_at,
+        completed_at=row.completed_at,
+        error=row.error,
+        receipt=row.receipt,
         answer=Answer(keep=True, try_no=row.try_no),
     )

@@ -96,17 +96,23 @@ class Scheduler:
         self._batch_live += job.batch
         job.updated_at = job.created_at
         self._effects.moved(job, None)
-        self._enqueue(job, decision)
+        if not job.held:
+            self._enqueue(job, decision)
         return decision
 
+    def release(self, job: Job) -> None:
+        """A held job may run now; one that ended meanwhile stays as it is."""
+        job.held = False
+        self._replace(job)
+
     def resume_job(self, job: Job) -> None:
-        """Take back a job of an earlier run of this node (queued, loading or working then)."""
+        """Take back a job of an earlier run of this node (queued, loading or working then); a held one waits."""
         self.jobs[job.id] = job
         self._batch_live += job.batch
         if job.crashes >= CRASHES_MAX:
             self._end(job, JobState.FAILED, _POISON)
-            return
-        self._replace(job)
+        elif not job.held:
+            self._replace(job)
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel a live job; an ended one stays as it is. None: not a live job of this node."""

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { ApiError } from "../src/lib/api";
 import { delayMs } from "../src/lib/backoff";
 import { Feed, type FeedReader } from "../src/lib/feed";
@@ -18,7 +18,36 @@ function recorder(log: string[], stop: () => void = () => undefined): FeedReader
 const refused = (status: number): Promise<never> =>
   Promise.reject(new ApiError({ code: "x", message: "x", hint: "", status, retry_after_s: null }));
 
+afterEach(() => {
+  vi.useRealTimers();
+});
+
 describe("the stream of events", () => {
+  test("that falls silent, beats included, is taken for lost", async () => {
+    vi.useFakeTimers();
+    const log: string[] = [];
+    const bodies = [
+      (signal: AbortSignal) =>
+        new ReadableStream<Uint8Array>({
+          start(controller) {
+            controller.enqueue(new TextEncoder().encode(event("snapshot", snapshot())));
+            signal.addEventListener("abort", () => controller.error(new DOMException("", "AbortError")));
+          },
+        }),
+      () => streamOf([event("change", { notice: "last" })]),
+    ];
+    const feed: Feed = new Feed(
+      (signal) => Promise.resolve((bodies.shift() ?? (() => streamOf([])))(signal)),
+      recorder(log, () => feed.stop()),
+    );
+    const running = feed.run();
+    await vi.advanceTimersByTimeAsync(40_000);
+    expect(log).toEqual(["connecting", "snapshot", "live"]);
+    await vi.advanceTimersByTimeAsync(20_000);
+    await running;
+    expect(log.slice(3)).toEqual(["lost", "change last"]);
+  });
+
   test("connects again after each loss and starts from a new snapshot", async () => {
     const log: string[] = [];
     const answers = [

@@ -10,7 +10,6 @@ export const t = {
   copy: "Copy",
   copied: "Copied",
   notCopied: "This window may not copy. Select the text and copy it by hand.",
-  menu: "Menu",
   dismiss: "Dismiss",
   details: "Details",
 
@@ -72,7 +71,6 @@ export const t = {
     pauseHour: "Pause for 1 hour",
     drain: "Drain before shutting down",
     resume: "Resume",
-    busy: (running: number, waiting: number) => `${running} running, ${waiting} waiting`,
   },
 
   chats: {
@@ -126,11 +124,9 @@ export const t = {
     thinking: "Thinking…",
     thought: "Thought",
     thoughtFor: (time: string) => `Thought for ${time}`,
-    code: "Code",
     plain: "text",
     remoteImage: "Picture:",
     notSent: "Your message was not sent.",
-    missing: "This conversation is not here any more.",
     loading: "Opening the conversation…",
   },
 
@@ -159,7 +155,6 @@ export const t = {
     gone: (name: string) => `${name} (not here now)`,
     manage: "Manage models",
     vision: "sees pictures",
-    tools: "tools",
     thinking: "thinks",
   },
 
@@ -239,7 +234,6 @@ export const t = {
     summary: (count: number, loaded: number) =>
       count === 0 ? "No models yet." : `${count} ${count === 1 ? "model" : "models"}, ${loaded} loaded.`,
     add: "Add a model",
-    here: "On this computer",
     engineStates: { starting: "Starting", ready: "Ready", failed: "Failed" } as Record<string, string>,
     none: "No models here.",
     emptyTitle: "Add your first model",
@@ -292,15 +286,6 @@ export const t = {
     noRunning: "Nothing is running.",
     noWaiting: "Nothing is waiting.",
     noEnded: "No job has ended yet.",
-    place: "Place",
-    job: "Job",
-    model: "Model",
-    from: "From",
-    state: "State",
-    why: "Why",
-    time: "Time",
-    tokens: "Tokens",
-    actions: "Actions",
     states: {
       queued: "Waiting",
       loading: "Loading",

@@ -105,6 +105,23 @@ def rss_mib(pid: int) -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
+@contextmanager
+def server(folder: Path, engine: int, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """``quorum serve`` on core 1 with the mock engine as its only one."""
+    environment = os.environ | {
+        "QUORUM_ENGINES": f"http://127.0.0.1:{engine}/v1",
+        "QUORUM_BUILTIN_ENGINE": "0",
+        "QUORUM_CONCURRENCY": "1024",
+    }
+    command = [*pinned(1), sys.executable, "-m", "app", "serve", "--data-dir", f"{folder}/data"]
+    command += ["--port", str(port), "--no-discovery"]
+    with (
+        (folder / "serve.log").open("wb") as log,
+        running(command, env=environment, cwd=ROOT, stdout=log, stderr=log) as process,
+    ):
+        yield process
+
+
 def measure(load: Path, port: int, case: Case, seconds: float, pid: int | None) -> dict[str, Any]:
     """One sample; with ``pid`` also that process's CPU time."""
     before = cpu_s(pid) if pid else 0.0
@@ -153,17 +170,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="quorum-bench-") as folder:
         load, upstream = build(Path(folder))
         control, engine, port = free_port(), free_port(), free_port()
-        environment = os.environ | {
-            "QUORUM_ENGINES": f"http://127.0.0.1:{engine}/v1",
-            "QUORUM_BUILTIN_ENGINE": "0",
-            "QUORUM_CONCURRENCY": "1024",
-        }
-        command = [*pinned(1), sys.executable, "-m", "app", "serve", "--data-dir", f"{folder}/data"]
-        command += ["--port", str(port), "--no-discovery"]
-        log = (Path(folder) / "serve.log").open("wb")
         with (
             running([*pinned(0), str(upstream), str(control), str(engine)]),
-            running(command, env=environment, cwd=ROOT, stdout=log, stderr=log) as quorum,
+            server(Path(folder), engine, port) as quorum,
         ):
             answers(f"http://127.0.0.1:{port}/readyz")
             results = []

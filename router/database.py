@@ -38,7 +38,7 @@ PRAGMAS: Final = {
 }
 FREE_PAGES: Final = 1024  # pages kept for the next rows rather than given back
 WHOLE_CHECK_BYTES: Final = 64 * 1024 * 1024
-BIG_TABLES: Final = frozenset({"bodies", "chunks"})
+BIG_TABLES: Final = frozenset({"bodies", "chunks", "responses", "batch_lines"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,3 +264,67 @@ CREATE TABLE pending_ops (
     UNIQUE (node, model, operation)
 ) STRICT
 """
+
+
+@migration
+def responses_files_and_batches(db: peewee.SqliteDatabase) -> None:
+    """Version 2: what OpenAI's responses, files and batches keep beside their jobs."""
+    for statement in _VERSION_2.split(";\n"):
+        db.execute_sql(statement)
+
+
+# a response goes with the bodies of its job; a line's result stays until its batch has written its files
+_VERSION_2: Final = """
+CREATE TABLE responses (
+    job INTEGER NOT NULL PRIMARY KEY REFERENCES bodies (job) ON DELETE CASCADE,
+    asked BLOB NOT NULL,
+    restarts INTEGER NOT NULL
+) STRICT;
+CREATE TABLE files (
+    id TEXT NOT NULL PRIMARY KEY,
+    key_id TEXT,
+    filename TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    expires_at REAL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE batches (
+    row_id INTEGER NOT NULL PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    key_id TEXT,
+    endpoint TEXT NOT NULL,
+    input_file TEXT NOT NULL,
+    output_file TEXT,
+    error_file TEXT,
+    status TEXT NOT NULL,
+    metadata_json TEXT NOT NULL,
+    errors_json TEXT NOT NULL,
+    keep_output_s REAL,
+    total INTEGER NOT NULL,
+    completed INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    cached_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    in_progress_at REAL,
+    finalizing_at REAL,
+    completed_at REAL,
+    failed_at REAL,
+    cancelling_at REAL,
+    cancelled_at REAL
+) STRICT;
+CREATE TABLE batch_lines (
+    row_id INTEGER NOT NULL PRIMARY KEY,
+    batch INTEGER NOT NULL REFERENCES batches (row_id) ON DELETE CASCADE,
+    line INTEGER NOT NULL,
+    custom_id TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    job_id TEXT,
+    result BLOB,
+    UNIQUE (batch, line)
+) STRICT
+"""

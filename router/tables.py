@@ -279,6 +279,82 @@ class PendingOp(Table):
         table_name = "pending_ops"
 
 
+class Response(Table):
+    """What was asked of OpenAI's ``responses``, less what its job's body has; ``restarts`` numbers its streams."""
+
+    job = ForeignKeyField(Body, primary_key=True, column_name="job", on_delete="CASCADE")
+    asked = BlobField()
+    restarts = IntegerField()
+
+    class Meta:
+        table_name = "responses"
+
+
+class File(Table):
+    """A file that was uploaded or that a batch wrote; its content lies in the data folder."""
+
+    id = TextField(primary_key=True)
+    key_id = TextField(null=True)
+    filename = TextField()
+    purpose = TextField()
+    size = IntegerField()
+    created_at = FloatField()
+    expires_at = FloatField(null=True)
+
+    class Meta:
+        table_name = "files"
+        without_rowid = True
+
+
+class Batch(Table):
+    """Many requests in one file; counts and tokens are those of the lines whose results are recorded."""
+
+    row_id = AutoField()
+    id = TextField(unique=True)
+    key_id = TextField(null=True)
+    endpoint = TextField()
+    input_file = TextField()
+    output_file = TextField(null=True)
+    error_file = TextField(null=True)
+    status = TextField()
+    metadata_json = TextField()
+    errors_json = TextField()
+    keep_output_s = FloatField(null=True)
+    total = IntegerField()
+    completed = IntegerField()
+    failed = IntegerField()
+    input_tokens = IntegerField()
+    cached_tokens = IntegerField()
+    output_tokens = IntegerField()
+    created_at = FloatField()
+    in_progress_at = FloatField(null=True)
+    finalizing_at = FloatField(null=True)
+    completed_at = FloatField(null=True)
+    failed_at = FloatField(null=True)
+    cancelling_at = FloatField(null=True)
+    cancelled_at = FloatField(null=True)
+
+    class Meta:
+        table_name = "batches"
+
+
+class BatchLine(Table):
+    """One request of a batch: where it lies in the input file, the job that runs it, its line of the output."""
+
+    row_id = AutoField()
+    batch = ForeignKeyField(Batch, column_name="batch", on_delete="CASCADE", index=False)
+    line = IntegerField()
+    custom_id = TextField()
+    start = IntegerField()
+    length = IntegerField()
+    state = TextField()
+    job_id = TextField(null=True)
+    result = BlobField(null=True)
+
+    class Meta:
+        table_name = "batch_lines"
+
+
 TABLES: Final = (
     Fact,
     Job,
@@ -295,4 +371,8 @@ TABLES: Final = (
     Node,
     Holder,
     PendingOp,
+    Response,
+    File,
+    Batch,
+    BatchLine,
 )

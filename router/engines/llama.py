@@ -285,11 +285,12 @@ class LlamaEngine:
             await self.sweep()
 
     async def sweep(self) -> None:
-        """Unload what has been idle for its keep alive."""
+        """Unload what has been idle for its keep alive, or whose file is no longer offered."""
         now = self._clock.mono()
         for replica in tuple(self._replicas.values()):
             keep_s = replica.keep_s(self._settings["keep_alive"])
-            if replica.idle(now) and 0 <= keep_s <= now - replica.last_mono:
+            gone = self._library.find(replica.model.name) is None
+            if replica.idle(now) and (gone or 0 <= keep_s <= now - replica.last_mono):
                 await self._drop(replica)
 
     async def _drop(self, replica: Replica) -> None:

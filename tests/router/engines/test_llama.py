@@ -21,6 +21,7 @@ from router.engines import llama_process
 from router.engines.base import Call, EngineModel, Kind
 from router.engines.llama import LlamaEngine
 from router.engines.llama_replica import Replica
+from router.engines.openai import OpenAIEngine
 from router.engines.transport import Transport
 from router.errors import EngineFault
 from router.library import Library
@@ -169,6 +170,24 @@ async def test_an_idle_model_unloads_after_its_keep_alive(engine: LlamaEngine, c
     await engine.sweep()
     assert engine.needs_load(MODEL)
     await until_ended(copy)
+
+
+async def test_a_model_whose_file_is_gone_unloads(
+    engine: LlamaEngine, library: Library, clock: FakeClock, starter_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "models" / "copy.gguf"
+    path.parent.mkdir()
+    await asyncio.to_thread(shutil.copy, starter_model, path)
+    await library.add(path)
+    await engine.load("copy", keep_alive_s=-1)
+    copy = replica(engine, "copy")
+    path.unlink()
+    await library.scan()
+    clock.now += 10
+    await engine.sweep()
+    await until_ended(copy)
+    with pytest.raises(EngineFault, match="no model"):
+        await engine.load("copy")
 
 
 async def test_keep_alive_of_a_request_wins(engine: LlamaEngine, clock: FakeClock) -> None:
@@ -345,3 +364,18 @@ async def test_stopping_ends_every_process(engine: LlamaEngine) -> None:
     async with asyncio.timeout(3):
         await engine.stop()
     assert not psutil.pid_exists(copy._child.pid)
+
+
+async def test_llama_server_is_also_an_openai_engine(
+    engine: LlamaEngine, transport: Transport, clock: FakeClock
+) -> None:
+    await engine.load(MODEL)
+    copy = replica(engine)
+    key = copy.headers["Authorization"].removeprefix("Bearer ")
+    other = OpenAIEngine(copy._child.address, key, transport, clock)
+    snapshot = await other.poll()
+    assert (snapshot.ready, other.label) == (True, "llama-server")
+    model = snapshot.models[0]
+    assert (model.name, model.context, model.parameters) == (MODEL, 8192, "135M")
+    async with other.call(chat(tokens=3)) as reply:
+        assert b"[DONE]" in b"".join([chunk async for chunk in reply.chunks])

@@ -5,7 +5,10 @@ from __future__ import annotations
 from router.job_row import JobRow
 from router.job_rows import JobRows
 from router.jobs import Answer, Job
+from router.placement import Decision, HolderView
+from router.records import job_of
 from router.scheduler import Scheduler
+from router.states import JobState
 from router.wire import Ended, JobInfo
 
 KEPT_ANSWERS = 256
@@ -49,6 +52,32 @@ class Archive:
         answer.events = sum(data.count(b"\n\n") or 1 for _, data in answer.chunks)
         return answer
 
+    async def job(self, job_id: str) -> Job | None:
+        """The job itself, live or as it ended, with what is kept of its answer; None when there is no such job."""
+        live = self._scheduler.jobs.get(job_id)
+        if live is not None:
+            return live
+        row = await self._rows.get(job_id)
+        if row is None:
+            return None
+        job = ended_job(row)
+        job.answer = self._recent.get(job_id) or await self._stored(row)
+        return job
+
+    async def request(self, job_id: str) -> bytes | None:
+        """What a job was asked, in canonical form, while it is kept."""
+        return await self._rows.read_request(job_id)
+
+    async def recent(
+        self, limit: int, state: JobState | None = None, before: str | None = None, *, key_id: str | None = None
+    ) -> list[JobInfo]:
+        """The newest jobs first: see ``JobRows.recent``. Those that wait say where."""
+        infos = []
+        for row in await self._rows.recent(limit, state, before, key_id=key_id):
+            live = self._scheduler.jobs.get(row.id)
+            infos.append(info_of(row) if live is None or live.state is not row.state else live.info())
+        return infos
+
     async def info(self, job_id: str) -> JobInfo | None:
         """The job as lists show it; None when there is no such job."""
         live = self._scheduler.jobs.get(job_id)
@@ -57,6 +86,25 @@ class Archive:
             return live.info()
         row = await self._rows.get(job_id)
         return None if row is None else info_of(row)
+
+
+def ended_job(row: JobRow) -> Job:
+    """A stored job as it was when it ended."""
+    job = job_of(row, b"", 0.0)
+    if (receipt := row.receipt) is not None:
+        holder = HolderView(
+            node=receipt.node,
+            engine=receipt.engine,
+            model=receipt.model,
+            local=False,
+            warm=False,
+            in_flight=0,
+            waiting=0,
+            width=1,
+        )
+        job.decision = Decision(holder, receipt.reason, tuple(receipt.verdicts))
+        job.started_mono, job.loading_s = receipt.queued_s, receipt.loading_s
+    return job
 
 
 def info_of(row: JobRow) -> JobInfo:

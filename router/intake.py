@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from ulid import ULID
 
 from router.aio import Clock
 from router.engines.base import Kind
-from router.errors import ModelNotFoundError
+from router.errors import ModelNotFoundError, StoreError
 from router.jobs import Answer, Job, Origin
 from router.registry import Registry
 from router.scheduler import Scheduler
 from router.settings import Settings
 from router.web.canonical import Checked
+
+
+class Ledger(Protocol):
+    """Where accepted jobs are written down."""
+
+    def committed(self, job: Job) -> asyncio.Future[None]: ...
+    def refused(self, job: Job) -> None: ...
 
 
 class Intake:
@@ -26,12 +35,14 @@ class Intake:
         settings: Settings,
         clock: Clock,
         repoll: Callable[[], Awaitable[None]],
+        ledger: Ledger,
     ) -> None:
         self._scheduler = scheduler
         self._registry = registry
         self._settings = settings
         self._clock = clock
         self._repoll = repoll
+        self._ledger = ledger
         self._seq = 0
 
     def start_after(self, seq: int) -> None:
@@ -85,6 +96,25 @@ class Intake:
         except ModelNotFoundError:
             await self._repoll()
             self._scheduler.submit(job)
+        return job
+
+    async def accept(self, job: Job) -> Job:
+        """The same for a job that is promised: nothing of it runs before its row is on the disk.
+
+        Raises StoreError, too, when it can't be written; ``duplicate`` then means that its Idempotency-Key is taken.
+        """
+        job.held = True
+        await self.submit(job)
+        try:
+            await self._ledger.committed(job)
+        except StoreError:
+            self._ledger.refused(job)
+            self._scheduler.cancel(job.id)
+            raise
+        except asyncio.CancelledError:
+            self._scheduler.cancel(job.id)
+            raise
+        self._scheduler.release(job)
         return job
 
     def client_left(self, job: Job) -> None:

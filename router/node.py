@@ -94,6 +94,7 @@ class Node:
             # what an earlier run left is read before the first new job can be among it
             self._left = await self._records.resumed(self._clock)
             self._unanswered = {m.job_id or "": m for m in await self._chats.running_answers()}
+            self._take_up()
             await self._front.start()
         except BaseException:
             await self._close()
@@ -137,7 +138,9 @@ class Node:
         self._metrics = Metrics(self.info)
         for listener in (self._records.moved, self._metrics.moved, self._job_moved):
             self._bus.listen(JobMoved, listener)
-        self._intake = Intake(self._scheduler, self._registry, self.settings, self._clock, self._roster.repoll)
+        self._intake = Intake(
+            self._scheduler, self._registry, self.settings, self._clock, self._roster.repoll, self._records
+        )
         self._intake.start_after(rows.last_row_id)
         files = ModelFiles(self._store, self._clock)
         await files.open()
@@ -171,6 +174,15 @@ class Node:
             add_models=self._engines.add_models,
         )
 
+    def _take_up(self) -> None:
+        """The jobs an earlier run left can be found, followed and cancelled from the first request on."""
+        for job in self._left:
+            job.held = True
+            self._archive.keep(job)
+            if (message := self._unanswered.pop(job.id, None)) is not None:
+                self._conversations.adopt(message, job)
+            self._scheduler.resume_job(job)
+
     async def _begin(self) -> None:
         """Engines first, then the jobs that wait for them."""
         self._mode.restore()
@@ -178,10 +190,8 @@ class Node:
         self._front.accept()
         self._looked.set()
         for job in self._left:
-            self._archive.keep(job)
-            if (message := self._unanswered.pop(job.id, None)) is not None:
-                self._conversations.adopt(message, job)
-            self._scheduler.resume_job(job)
+            self._scheduler.release(job)
+        self._left.clear()
         for message in self._unanswered.values():
             await self._conversations.lost(message)
         await self._roster.poll_on()

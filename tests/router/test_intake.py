@@ -24,7 +24,7 @@ class Door:
         self.world = World()
         self.repolls = 0
         self.intake = Intake(
-            self.world.scheduler, self.world.registry, Settings(None, {}), self.world.clock, self.repoll
+            self.world.scheduler, self.world.registry, Settings(None, {}), self.world.clock, self.repoll, self
         )
 
     async def repoll(self) -> None:

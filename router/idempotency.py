@@ -82,7 +82,7 @@ class Once:
         return job
 
     async def answered(self, repeat: Repeat, make: Make) -> Job:
-        """The same, for a client that waits for the answer. Raises QuorumError, too, when the answer is kept no more."""
+        """The same, for a client that waits for the answer. Raises QuorumError, too, when that is kept no more."""
         job = await self.job(repeat, make)
         if job.state is JobState.DONE and not job.answer.chunks:
             raise QuorumError(

@@ -328,3 +328,10 @@ CREATE TABLE batch_lines (
     UNIQUE (batch, line)
 ) STRICT
 """
+
+
+@migration
+def keys_can_be_told_apart(db: peewee.SqliteDatabase) -> None:
+    """Version 3: the last four characters of an API key, and one key a name."""
+    db.execute_sql("ALTER TABLE keys ADD COLUMN tail TEXT NOT NULL DEFAULT ''")
+    db.execute_sql("CREATE UNIQUE INDEX keys_name ON keys (name) WHERE revoked_at IS NULL")

@@ -192,7 +192,7 @@ class Session(Table):
 
 
 class Key(Table):
-    """An API key of a person or program, by its hash."""
+    """An API key of a person or program, by its hash; ``tail`` are its last four characters."""
 
     id = TextField(primary_key=True)
     name = TextField()
@@ -200,6 +200,7 @@ class Key(Table):
     created_at = FloatField()
     used_at = FloatField(null=True)
     revoked_at = FloatField(null=True)
+    tail = TextField(constraints=[peewee.SQL("DEFAULT ''")])
 
     class Meta:
         table_name = "keys"

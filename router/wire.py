@@ -133,7 +133,10 @@ class ModelInfo(Wire, frozen=True, kw_only=True):
 
 
 class NodeInfo(Wire, frozen=True, kw_only=True):
-    """This computer's node. ``models`` counts what its engines offer; ``notice`` is what the user must look at."""
+    """This computer's node. ``models`` counts what its engines offer; ``notice`` is what the user must look at.
+
+    ``network`` are the addresses at which other computers reach it, with a key.
+    """
 
     id: str
     name: str
@@ -154,6 +157,7 @@ class NodeInfo(Wire, frozen=True, kw_only=True):
     disk_free_bytes: int = 0
     data_dir: str = ""
     notice: str = ""
+    network: list[str] = []
 
 
 class SettingInfo(Wire, frozen=True, kw_only=True):
@@ -248,7 +252,43 @@ class Change(Wire, frozen=True, kw_only=True):
     notice: str | None = None
 
 
+class KeyUsed(Wire, frozen=True, kw_only=True):
+    """What an API key was used for: jobs that ended, and their tokens."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class KeyInfo(Wire, frozen=True, kw_only=True):
+    """One API key in force. ``name`` is the person or program, ``tail`` the key's last four characters.
+
+    ``today`` is the day in UTC.
+    """
+
+    id: str
+    name: str
+    tail: str
+    created_at: float
+    used_at: float | None
+    today: KeyUsed
+    total: KeyUsed
+
+
+class MadeKey(Wire, frozen=True, kw_only=True):
+    """Answer of ``POST /local/v1/keys``: the only time that ``key`` is shown."""
+
+    info: KeyInfo
+    key: str
+
+
 # Requests of the control surface.
+
+
+class NewKey(Wire, frozen=True, kw_only=True):
+    """``POST /local/v1/keys``: a key for a person or program."""
+
+    name: str
 
 
 class NewChat(Wire, frozen=True, kw_only=True):

@@ -113,7 +113,11 @@ export interface ModelInfo {
   modified_at: number | null;
 }
 
-/** This computer's node. ``models`` counts what its engines offer; ``notice`` is what the user must look at. */
+/**
+ * This computer's node. ``models`` counts what its engines offer; ``notice`` is what the user must look at.
+ *
+ * ``network`` are the addresses at which other computers reach it, with a key.
+ */
 export interface NodeInfo {
   id: string;
   name: string;
@@ -134,6 +138,7 @@ export interface NodeInfo {
   disk_free_bytes: number;
   data_dir: string;
   notice: string;
+  network: string[];
 }
 
 /** One setting as the Settings page and the README show it. ``source`` is default, file or environment. */
@@ -220,6 +225,39 @@ export interface Change {
   message?: Message | null;
   gone?: string[] | null;
   notice?: string | null;
+}
+
+/** What an API key was used for: jobs that ended, and their tokens. */
+export interface KeyUsed {
+  requests: number;
+  prompt_tokens: number;
+  completion_tokens: number;
+}
+
+/**
+ * One API key in force. ``name`` is the person or program, ``tail`` the key's last four characters.
+ *
+ * ``today`` is the day in UTC.
+ */
+export interface KeyInfo {
+  id: string;
+  name: string;
+  tail: string;
+  created_at: number;
+  used_at: number | null;
+  today: KeyUsed;
+  total: KeyUsed;
+}
+
+/** Answer of ``POST /local/v1/keys``: the only time that ``key`` is shown. */
+export interface MadeKey {
+  info: KeyInfo;
+  key: string;
+}
+
+/** ``POST /local/v1/keys``: a key for a person or program. */
+export interface NewKey {
+  name: string;
 }
 
 /** ``POST /local/v1/chats``. */

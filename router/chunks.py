@@ -16,6 +16,7 @@ NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
 """What decoding raises: bad UTF-8 and too deep nesting are not msgspec's own errors."""
 
 COUNT_MAX = 2**53
+PLACES_MAX = 128
 
 
 class Facts(msgspec.Struct):
@@ -124,6 +125,10 @@ def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COUNT_MAX else None
 
@@ -159,17 +164,16 @@ def assemble(events: bytes) -> dict[str, Any]:
     choices: dict[int, dict[str, Any]] = {}
     for payload in payloads(events):
         try:
-            chunk = msgspec.json.decode(payload)
-        except msgspec.DecodeError:
-            continue
-        if not isinstance(chunk, dict):
+            chunk = _dict(msgspec.json.decode(payload))
+        except NOT_JSON:
             continue
         whole |= {
             name: value for name, value in chunk.items() if name not in ("choices", "object") and value is not None
         }
-        for choice in chunk.get("choices") or ():
-            if isinstance(choice, dict):
-                _add_choice(choices.setdefault(choice.get("index") or 0, {}), choice)
+        for choice in _dicts(chunk.get("choices")):
+            index = choice.get("index") or 0
+            if isinstance(index, int) and 0 <= index < PLACES_MAX:
+                _add_choice(choices.setdefault(index, {}), choice)
     text = any("text" in choice for choice in choices.values())
     whole["object"] = "text_completion" if text else "chat.completion"
     whole["choices"] = [choice | {"index": index} for index, choice in sorted(choices.items())]
@@ -180,7 +184,7 @@ def _add_choice(made: dict[str, Any], choice: dict[str, Any]) -> None:
     made["finish_reason"] = choice.get("finish_reason") or made.get("finish_reason")
     if isinstance(logprobs := choice.get("logprobs"), dict):
         kept = made.setdefault("logprobs", {"content": []})
-        kept["content"] += logprobs.get("content") or []
+        kept["content"] += _dicts(logprobs.get("content"))
     if isinstance(choice.get("text"), str):
         made["text"] = made.get("text", "") + choice["text"]
     delta = choice.get("delta")
@@ -195,15 +199,16 @@ def _add_choice(made: dict[str, Any], choice: dict[str, Any]) -> None:
 
 
 def _add_calls(calls: list[dict[str, Any]], pieces: object) -> None:
-    for piece in pieces if isinstance(pieces, list) else ():
-        if not isinstance(piece, dict):
-            continue
+    for piece in _dicts(pieces):
         index = piece.get("index")
-        place = index if isinstance(index, int) and 0 <= index < 128 else len(calls)
-        while len(calls) <= place:
+        place = index if isinstance(index, int) and 0 <= index < PLACES_MAX else len(calls)
+        while len(calls) <= place < PLACES_MAX:
             calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-        call, function = calls[place], piece.get("function") or {}
-        call["id"] = piece.get("id") or call["id"]
+        if place >= PLACES_MAX:
+            continue
+        call, function = calls[place], _dict(piece.get("function"))
+        if isinstance(piece.get("id"), str):
+            call["id"] = piece["id"] or call["id"]
         for name in ("name", "arguments"):
             if isinstance(function.get(name), str):
                 call["function"][name] += function[name]

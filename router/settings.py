@@ -1,4 +1,4 @@
-"""Every setting once: name, type, default, sentence. Saved atomically; ``QUORUM_<NAME>`` in the environment wins.
+"""Every setting once: name, type, default, sentence. Saved atomically; environment and command line go before the file.
 
 The Settings page, the README's table and the command line are generated from ``SETTINGS``.
 """
@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from router.errors import BadRequestError, StartError
+from router.errors import BadRequestError, StartError, StoreError
 from router.wire import SettingInfo
 
 Value: TypeAlias = bool | int | float | str
@@ -82,7 +82,7 @@ class Setting:
             raise self._wrong("must be a number")
         try:
             number = float(raw)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise self._wrong("must be a number") from None
         if not math.isfinite(number) or (kind is int and number != int(number)):
             raise self._wrong("must be a whole number" if kind is int else "must be a finite number")
@@ -115,6 +115,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("require_key", "Require a key", "Programs on this computer, too, must send an API key.", "Network", False),
     Setting("origins", "Allowed web pages", "Comma-separated origins of web pages that may call the API from a browser, e.g. http://localhost:3000.", "Network", ""),
     Setting("hosts", "Allowed host names", "Comma-separated further names under which this address may be called, e.g. host.docker.internal.", "Network", ""),
+    Setting("webhook_private", "Webhooks into private networks", "Let webhooks of jobs go to addresses of private networks, too; those of this computer and public ones are always allowed.", "Network", False),
     Setting("also_listen", "Also answer on", "Comma-separated further addresses as host:port, e.g. 127.0.0.1:11434 for Ollama's clients.", "Network", "", restart=True),
     Setting("port", "Port", "Port of the client and control API on this computer.", "Network", 7411, low=0, high=65_535, restart=True),
     Setting("peer_port", "Peer port", "Port on which paired computers reach this one.", "Network", 7412, low=0, high=65_535, restart=True),
@@ -124,7 +125,7 @@ BY_NAME: Final[dict[str, Setting]] = {setting.name: setting for setting in SETTI
 
 
 class Settings(Mapping[str, Any]):
-    """The values in force: environment over overrides of the command line over the file over the defaults."""
+    """The values in force: the command line over the environment over the file over the defaults."""
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class Settings(Mapping[str, Any]):
         try:
             raw = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Any])
             return {name: BY_NAME[name].parse(value) for name, value in raw.items() if name in BY_NAME}
-        except (msgspec.DecodeError, OSError, BadRequestError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError, OSError, BadRequestError) as error:
             raise StartError(
                 f"The settings file {self._path} can't be used: {error}", "Correct it, or move it away to start afresh."
             ) from error
@@ -155,7 +156,10 @@ class Settings(Mapping[str, Any]):
             fixed = {s.name: s.parse(self._environ[s.environment]) for s in SETTINGS if s.environment in self._environ}
         except BadRequestError as error:
             raise StartError(str(error), "Correct the environment variable.") from error
-        return {**fixed, **self._overrides}
+        try:
+            return fixed | {name: BY_NAME[name].parse(value) for name, value in self._overrides.items()}
+        except BadRequestError as error:
+            raise StartError(str(error), "Correct the command line.") from error
 
     def __getitem__(self, name: str) -> Any:
         setting = BY_NAME[name]
@@ -172,7 +176,10 @@ class Settings(Mapping[str, Any]):
         self._listeners.append(listener)
 
     def update(self, changes: Mapping[str, object]) -> None:
-        """Check all ``changes``, save them, tell the listeners. Raises BadRequestError and then changes nothing."""
+        """Check all ``changes``, save them, tell the listeners.
+
+        Raises BadRequestError, or StoreError when the file can't be written; then nothing has changed.
+        """
         parsed: dict[str, Value] = {}
         for name, raw in changes.items():
             if name not in BY_NAME:
@@ -183,22 +190,27 @@ class Settings(Mapping[str, Any]):
                 )
             parsed[name] = BY_NAME[name].parse(raw)
         changed = frozenset(name for name, value in parsed.items() if self[name] != value)
+        self._save(self._file | parsed)
         self._file |= parsed
-        self._save()
         if changed:
             for listener in self._listeners:
                 listener(changed)
 
-    def _save(self) -> None:
+    def _save(self, values: dict[str, Value]) -> None:
         if self._path is None:
             return
-        text = msgspec.json.format(msgspec.json.encode(self._file))
-        handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".settings-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(self._path)
+        temporary = ""
+        try:
+            handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".settings-")
+            with os.fdopen(handle, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(values)))
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self._path)
+        except OSError as error:
+            if temporary:
+                Path(temporary).unlink(missing_ok=True)
+            raise StoreError(f"The settings could not be saved: {error.strerror}.") from error
 
     def infos(self) -> list[SettingInfo]:
         """All settings with their values, as the page shows them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -271,6 +272,14 @@ def event(payload: object) -> bytes:
 
 
 DONE = b"data: [DONE]\n\n"
+
+
+def short(value: object) -> str:
+    """An id of a test's parameter that a terminal can show."""
+    if isinstance(value, tuple):
+        return "+".join(map(short, value)) or "nothing"
+    said = value if isinstance(value, str) else repr(value)
+    return re.sub(r"\W+", "-", said)[:32].strip("-") or "empty"
 
 
 def stream(*words: str, usage: dict[str, Any] | None = None) -> bytes:

@@ -42,6 +42,7 @@ from tests.fakes import (
     listening,
     make_job,
     pieces,
+    short,
     stream,
     whole,
 )
@@ -292,7 +293,7 @@ NONSENSE: list[tuple[Step, ...]] = [
 ]
 
 
-@pytest.mark.parametrize("steps", NONSENSE, ids=str)
+@pytest.mark.parametrize("steps", NONSENSE, ids=short)
 @pytest.mark.parametrize("is_stream", [True, False])
 async def test_a_connection_that_breaks_or_says_nonsense_lets_another_holder_try(
     rig: Rig, steps: tuple[Step, ...], is_stream: bool
@@ -305,7 +306,7 @@ async def test_a_whole_answer_where_a_stream_was_asked_lets_another_holder_try(r
     await fails(rig, whole(b'{"choices": [{"message": {"content": "hi"}}]}'))
 
 
-@pytest.mark.parametrize("steps", [(HANG,), (head(), HANG), (head(), ROLE, HANG)], ids=str)
+@pytest.mark.parametrize("steps", [(HANG,), (head(), HANG), (head(), ROLE, HANG)], ids=short)
 async def test_an_engine_that_says_nothing_is_left_after_the_first_content_limit(
     rig: Rig, steps: tuple[Step, ...]
 ) -> None:
@@ -348,7 +349,9 @@ async def test_a_request_the_engine_calls_wrong_is_final(rig: Rig, status: int, 
     assert outcome.error.message == "The prompt is too long."
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"<h1>no</h1>", b"[" * 100_000, b'{"error": {"message": 7}}', b"7"])
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff\xfe", b"<h1>no</h1>", b"[" * 100_000, b'{"error": {"message": 7}}', b"7"], ids=short
+)
 async def test_an_error_without_a_sentence_says_its_status(rig: Rig, body: bytes) -> None:
     outcome = await fails(rig, whole(body, 500))
     assert outcome.error is not None
@@ -414,7 +417,7 @@ async def breaks(rig: Rig, *steps: Step, **attempt: Any) -> Outcome:
         (chunk("answer") + event({"error": "GPU fell off"}),),
         (chunk(finish="stop"),),
     ],
-    ids=str,
+    ids=short,
 )
 async def test_an_answer_that_breaks_off_is_interrupted_and_what_was_said_is_kept(
     rig: Rig, steps: tuple[Step, ...]
@@ -490,7 +493,7 @@ async def test_an_endless_head_is_bounded(rig: Rig, step: Step) -> None:
 # -- stopping and waiting
 
 
-@pytest.mark.parametrize("steps", [(HANG,), (head(), HANG), (head(), ROLE, Drip(chunk("x"), 0.01))], ids=str)
+@pytest.mark.parametrize("steps", [(HANG,), (head(), HANG), (head(), ROLE, Drip(chunk("x"), 0.01))], ids=short)
 @pytest.mark.parametrize("is_stream", [True, False])
 async def test_a_cancelled_attempt_stops_the_engine_within_a_tenth_of_a_second(
     rig: Rig, steps: tuple[Step, ...], is_stream: bool

@@ -17,7 +17,7 @@ from router.states import JobState
 from router.web.canonical import check
 from router.web.ollama_shapes import OllamaStream, keep_alive_s, stamp, tag, to_canonical, whole
 from router.wire import Ended, ModelInfo, State
-from tests.fakes import DONE, chunk, event, make_job, stream
+from tests.fakes import DONE, chunk, event, make_job, short, stream
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n....").decode()
 RFC3339 = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
@@ -278,7 +278,7 @@ def test_a_completion_becomes_one_object() -> None:
     assert whole(body.encode(), make_job(), chat=False)["response"] == "Hi"
 
 
-@pytest.mark.parametrize("body", [b"", b"nonsense", b'{"choices": ["\xff"]}', b'{"a":' + b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"nonsense", b'{"choices": ["\xff"]}', b'{"a":' + b"[" * 100_000], ids=short)
 def test_a_body_that_is_not_json_is_the_engines_fault(body: bytes) -> None:
     with pytest.raises(EngineFault):
         whole(body, make_job(), chat=True)

@@ -260,7 +260,7 @@ class LlamaEngine:
         if not await replica.ended_within(CRASH_SEEN_S):
             return fault
         self._ended(replica)
-        return EngineFault(f"The engine of '{replica.model.name}' stopped: {replica.how()}.")
+        return EngineFault(f"The engine of '{replica.model.name}' stopped: {replica.how()}.", crashed=replica.crashed)
 
     def _release(self, replica: Replica, request_id: str) -> None:
         replica.in_flight -= 1

@@ -45,6 +45,14 @@ def why_headless(environ: Mapping[str, str] = os.environ) -> str:
     return f"The desktop part is not installed ({', '.join(missing)} is missing)." if missing else ""
 
 
+def why_impossible() -> str:
+    """Why the trial failed, as far as it can be known: a sentence."""
+    switch = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+    if switch.exists() and switch.read_text().strip() == "1" and os.geteuid() != 0:
+        return "The display can't be used, or this system forbids the window's sandbox (AppArmor, user namespaces)."
+    return "The display can't be used."
+
+
 def _installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None

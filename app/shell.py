@@ -39,10 +39,17 @@ def run(options: NodeOptions, *, hidden: bool = False, headless_ok: bool = True,
     Shows the window of an instance that already runs on the data folder. Where no window can be shown it says so and
     serves headless, or fails when ``headless_ok`` is false. Call it on the main thread, while there is no other.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # a program without a console has neither
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 # as long as the process lives
+            setattr(sys, name, nowhere)
     if reason := display.why_headless():
         return _headless(options, reason, headless_ok)
     try:
         while (instance := Instance.acquire(options.data_dir)) is None:
+            if hidden:
+                say("Quorum already runs.")
+                return 0
             other = show_other(options.data_dir)
             if other.reply is not Reply.GONE:
                 return _explain(other, options.data_dir)
@@ -55,7 +62,7 @@ def run(options: NodeOptions, *, hidden: bool = False, headless_ok: bool = True,
             return _leave(desktop.run())
     finally:
         instance.release()
-    return _headless(options, "The display can't be used.", headless_ok)
+    return _headless(options, display.why_impossible(), headless_ok)
 
 
 def _headless(options: NodeOptions, reason: str, headless_ok: bool) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 # QtWebEngine must be loaded before the QApplication is made.
-from PySide6.QtWebEngineCore import QWebEnginePage, QWebEngineSettings  # isort: skip
+from PySide6.QtWebEngineCore import QWebEnginePage, QWebEngineScript, QWebEngineSettings  # isort: skip
 from PySide6 import QtCore
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QColor, QIcon, QKeySequence, QShortcut
@@ -27,6 +27,7 @@ qt_log = logging.getLogger("qt")
 
 ZOOM_STEP: Final = 1.1
 PULSE_MS: Final = 200
+THEME_SCRIPT: Final = "theme"
 CRASHES: Final = 3
 """Times in a row the page is loaded again after its process died; a load that ends well counts anew."""
 
@@ -58,6 +59,7 @@ class QtPlatform:
         self._pulse.timeout.connect(lambda: None)
         self._pulse.start(PULSE_MS)
         self._window: Window | None = None
+        self._theme = "system"
         self._crashes = 0
         self.on_session_end: Callable[[], None] = lambda: None
         self._app.commitDataRequest.connect(lambda manager: self.on_session_end(), Qt.ConnectionType.DirectConnection)
@@ -112,14 +114,28 @@ class QtPlatform:
         window.native.events.before_show += lambda: self._dress(window)
 
     def set_theme(self, theme: str) -> None:
-        """Dialogs follow, and so does the page's own preference."""
-        scheme = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}.get(theme, Qt.ColorScheme.Unknown)
-        self._gui.call(self._set_scheme, scheme)
+        """Dialogs follow, and so does the page from its first paint."""
+        self._gui.call(self._set_theme, theme)
 
-    def _set_scheme(self, scheme: Any) -> None:
+    def _set_theme(self, theme: str) -> None:
+        self._theme = theme
+        scheme = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}.get(theme, Qt.ColorScheme.Unknown)
         self._app.styleHints().setColorScheme(scheme)
         if self._window is not None and (view := self._window.native.native) is not None:
-            view.webview.page().setBackgroundColor(QColor(BACKGROUND[self.dark]))
+            self._colour(view.webview.page())
+
+    def _colour(self, page: Any) -> None:
+        """The colour before the page is drawn; and the choice where the page looks for it, as nothing is stored."""
+        dark = self.dark if self._theme == "system" else self._theme == "dark"
+        page.setBackgroundColor(QColor(BACKGROUND[dark]))
+        for old in page.scripts().find(THEME_SCRIPT):
+            page.scripts().remove(old)
+        script = QWebEngineScript()
+        script.setName(THEME_SCRIPT)
+        script.setInjectionPoint(QWebEngineScript.InjectionPoint.DocumentCreation)
+        script.setWorldId(QWebEngineScript.ScriptWorldId.MainWorld)
+        script.setSourceCode(f"try {{ localStorage.setItem('quorum.theme', '{self._theme}') }} catch {{}}")
+        page.scripts().insert(script)
 
     def bring_up(self, native: Any) -> None:
         """Show, un-minimise, raise."""
@@ -162,7 +178,7 @@ class QtPlatform:
     def _dress(self, window: Window) -> None:
         view = window.native.native
         page = view.webview.page()
-        page.setBackgroundColor(QColor(BACKGROUND[QColor(view.background_color).lightness() < 128]))
+        self._colour(page)
         for name, value in (
             ("JavascriptCanAccessClipboard", True),
             ("JavascriptCanOpenWindows", False),

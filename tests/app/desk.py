@@ -63,6 +63,9 @@ def spy_on_windows() -> None:
         copied.dataChanged.connect(lambda: tell(event=f"clipboard {copied.text()}"))
         view = window.native.native
         page = view.webview.page()
+        page.profile().downloadRequested.connect(
+            lambda download: download.isFinishedChanged.connect(lambda: tell(event="saved"))
+        )
         page.loadFinished.connect(lambda loaded: tell(event="drawn"))
         page.titleChanged.connect(lambda title: tell(event=f"title {title}"))
 
@@ -101,6 +104,20 @@ class Hands:
     def zoom(self) -> float:
         return self._gui(self._view.webview.zoomFactor)
 
+    def answer_dialogs(self, path: str) -> None:
+        """Whatever dialog for a file or folder opens next is answered with ``path``."""
+        from PySide6.QtWidgets import QFileDialog
+        from webview.platforms import qt
+
+        from app import window_qt
+
+        class Answering(QFileDialog):
+            getOpenFileName = staticmethod(lambda *_, **__: (path, ""))
+            getSaveFileName = staticmethod(lambda *_, **__: (path, ""))
+            getExistingDirectory = staticmethod(lambda *_, **__: path)
+
+        qt.QFileDialog = window_qt.QFileDialog = Answering
+
     def press(self, text: str) -> None:
         from PySide6.QtWidgets import QApplication, QMessageBox
 
@@ -122,6 +139,9 @@ class Hands:
     def focus(self) -> None:
         self._gui(lambda: (self._view.activateWindow(), self._view.webview.setFocus()))
 
+    def background(self) -> str:
+        return self._gui(lambda: self._view.webview.page().backgroundColor().name())
+
     def menu_policy(self) -> str:
         return self._gui(self._view.webview.contextMenuPolicy).name
 
@@ -138,6 +158,10 @@ class Hands:
 
     def setting(self, name: str, value: Any) -> None:
         self._desktop.service.set(name, value)
+
+    def log_out(self) -> None:
+        """What Qt does when the session manager says so; the process may be killed when it has returned."""
+        self._gui(self._desktop._platform.on_session_end)
 
     def renderer(self) -> int:
         return self._gui(self._view.webview.page().renderProcessPid)

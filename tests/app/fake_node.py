@@ -24,7 +24,8 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>wait
 <script src="/page.js"></script></head><body><h1>Quorum</h1>
 <a id="elsewhere" href="http://elsewhere.invalid/page" target="_blank">elsewhere</a>
 <a id="here" href="http://elsewhere.invalid/here">elsewhere, here</a></body></html>"""
-SCRIPT = """addEventListener('pywebviewready', async () => {
+SCRIPT = """window.themeAtFirst = localStorage.getItem('quorum.theme');
+addEventListener('pywebviewready', async () => {
   const api = window.pywebview.api;
   window.offered = Object.keys(api).sort().join();
   const token = await api.token();

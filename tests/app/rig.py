@@ -139,6 +139,7 @@ class Desk:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
         return cls(process)
 
@@ -196,6 +197,10 @@ class Desk:
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def send_to_all(self, number: signal.Signals) -> None:
+        """To its children too, as a terminal does."""
+        os.killpg(self.process.pid, number)
 
     async def close(self) -> None:
         """End it in any case."""

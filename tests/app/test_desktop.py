@@ -90,13 +90,13 @@ async def test_a_typed_question_is_answered_in_the_window(
     await desk.element("article[aria-busy=false] footer")
 
     answer = await desk.do("js", "document.querySelector('article[aria-busy=false]').innerText")
-    screen.picture(out / "window-answer.png")
     assert "smollm2" in answer.lower()
     assert "tok/s" in answer or "tokens/s" in answer
     button = await desk.do("middle_of", "article[aria-busy=false] footer button[aria-label*=opy]")
     screen.click(*button)
     event = await desk.event_like("clipboard ")
     copied = event.removeprefix("clipboard ").strip()
+    screen.picture(out / "window-answer.png")
     assert copied
     assert copied in answer
 

@@ -50,6 +50,31 @@ async def test_a_signal_ends_the_desktop_gracefully_and_silently(
     assert (start_desk.data_dir / "stopped").exists()
 
 
+async def test_at_log_out_the_node_has_stopped_before_the_session_goes_on(desk: Desk, start_desk: StartDesk) -> None:
+    await desk.do("log_out")
+
+    assert (start_desk.data_dir / "stopped").read_text() == "gracefully"
+
+
+async def test_ctrl_c_in_a_terminal_reaches_all_processes_and_is_still_silent(desk: Desk) -> None:
+    desk.send_to_all(signal.SIGINT)
+
+    assert await desk.ended() == 0
+    assert desk.errors == ""
+
+
+async def test_a_signal_while_a_question_is_open_ends_the_desktop(desk: Desk, tray: FakeTray) -> None:
+    await desk.do("node", "work", 1)
+    await tray.entry("Running · 2 models · 1 job")
+    await tray.click("Quit")
+    await desk.event("question")
+
+    desk.send(signal.SIGTERM)
+
+    assert await desk.ended() == 0
+    assert desk.errors == ""
+
+
 async def test_quit_asks_only_while_jobs_run(desk: Desk, tray: FakeTray) -> None:
     await desk.do("node", "work", 2)
     await tray.entry("Running · 2 models · 2 jobs")
@@ -114,6 +139,18 @@ async def test_a_second_start_shows_the_firsts_window_and_ends(
 
     await desk.event("window shown")
     assert await second.ended() == 0
+
+
+async def test_a_second_start_at_login_leaves_the_firsts_window_alone(
+    desk: Desk, start_desk: StartDesk, screen: Screen, bus: SessionBus
+) -> None:
+    await desk.do("close")
+    await desk.event("window hidden")
+
+    second = await start_desk(screen=screen, bus=bus, hidden=True)
+
+    assert await second.ended() == 0
+    assert await desk.do("visible") is False
 
 
 async def test_a_node_that_cannot_start_is_explained_in_a_dialog_and_on_stderr(

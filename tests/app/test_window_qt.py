@@ -80,3 +80,49 @@ async def test_a_page_whose_process_dies_is_loaded_again(desk: Desk) -> None:
 
     await desk.event(SHOWN)
     assert await desk.do("node", "loads") == 2
+
+
+async def test_the_systems_dialogs_give_the_page_a_path_or_nothing(desk: Desk) -> None:
+    for function, answer, told in (
+        ("pick_model", "/models/a.gguf", "/models/a.gguf"),
+        ("pick_folder", "/models", "/models"),
+        ("pick_model", "", "null"),
+    ):
+        await desk.do("answer_dialogs", answer)
+        await desk.do("js", f"pywebview.api.{function}().then(path => document.title = 'picked ' + path)")
+        await desk.event(f"title picked {told}")
+
+
+async def test_a_file_the_page_offers_is_saved_where_the_user_says(desk: Desk, tmp_path: Path) -> None:
+    target = tmp_path / "chat of today.md"
+    await desk.do("answer_dialogs", str(target))
+    await desk.do(
+        "js",
+        """(() => {
+          const link = document.createElement('a');
+          link.href = URL.createObjectURL(new Blob(['# A chat'], {type: 'text/markdown'}));
+          link.download = 'chat.md';
+          document.body.append(link);
+          link.click();
+        })()""",
+    )
+
+    await desk.event("saved")
+    assert target.read_text() == "# A chat"
+
+
+async def test_the_theme_of_the_settings_is_there_before_the_page_is_drawn(
+    start_desk: StartDesk, screen: Screen, bus: SessionBus
+) -> None:
+    start_desk.data_dir.mkdir()
+    (start_desk.data_dir / "settings.json").write_text('{"theme": "dark"}')
+    desk = await start_desk(screen=screen, bus=bus)
+    await desk.event(SHOWN)
+    assert await desk.do("js", "window.themeAtFirst") == "dark"
+    assert await desk.do("background") == "#141615"
+
+    await desk.do("setting", "theme", "light")
+    await desk.do("js", "location.reload()")
+    await desk.event(SHOWN)
+    assert await desk.do("js", "window.themeAtFirst") == "light"
+    assert await desk.do("background") == "#f7f7f5"

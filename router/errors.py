@@ -90,8 +90,8 @@ class ModelNotFoundError(QuorumError):
 class QueueFullError(QuorumError):
     """The bound of accepted work is reached; nothing accepted is dropped instead."""
 
-    def __init__(self, retry_after_s: float) -> None:
-        super().__init__("queue_full", "The queue is full.", retry_after_s=retry_after_s)
+    def __init__(self, retry_after_s: float, message: str = "The queue is full.", hint: str = "") -> None:
+        super().__init__("queue_full", message, hint, retry_after_s=retry_after_s)
 
 
 class EngineFault(QuorumError):

@@ -183,6 +183,18 @@ class JobRows:
         found: tuple[Any, ...] | None = await self._store.run(lambda db: db.execute_sql(sql, (job_id,)).fetchone())
         return found
 
+    async def oldest_ended_body(self) -> float | None:
+        """When the oldest job ended of which something is kept; None when there is none."""
+
+        def read(db: peewee.SqliteDatabase) -> float | None:
+            found = db.execute_sql(
+                "SELECT completed_at FROM bodies JOIN jobs ON row_id = job WHERE completed_at IS NOT NULL "
+                "ORDER BY job LIMIT 1"
+            ).fetchone()
+            return None if found is None else found[0]
+
+        return await self._store.run(read)
+
     # reading rows
 
     async def live(self) -> list[tuple[JobRow, bytes]]:

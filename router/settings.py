@@ -113,6 +113,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("bodies_mib", "Room for prompts and answers", "Most that kept prompts and answers of jobs may take on disk.", "Queue", 2048, unit="MiB", low=1, high=1_048_576),
     Setting("route", "Route", "Who serves first: other computers, this one, or whoever is done soonest.", "Queue", "peers-first", choices=("peers-first", "local-first", "fastest")),
     Setting("require_key", "Require a key", "Programs on this computer, too, must send an API key.", "Network", False),
+    Setting("listen_lan", "Answer on the network", "Other computers of your networks may call the API, each with a key: at this computer's own addresses, and by the names under 'Allowed host names'. Public addresses stay closed.", "Network", False),
     Setting("origins", "Allowed web pages", "Comma-separated origins of web pages that may call the API from a browser, e.g. http://localhost:3000.", "Network", ""),
     Setting("hosts", "Allowed host names", "Comma-separated further names under which this address may be called, e.g. host.docker.internal.", "Network", ""),
     Setting("webhook_private", "Webhooks into private networks", "Let webhooks of jobs go to addresses of private networks, too; those of this computer and public ones are always allowed.", "Network", False),

@@ -36,11 +36,9 @@ class Repeat:
     request_hash: str
 
     @classmethod
-    def of(cls, given: Sequence[str], key_id: str | None, path: str, body: bytes) -> Repeat | None:
-        """``given`` are the header's values; None without one. Raises BadRequestError."""
-        if not given:
-            return None
-        if len(given) > 1 or _KEY.fullmatch(given[0]) is None:
+    def of(cls, given: Sequence[str], key_id: str | None, path: str, body: bytes) -> Repeat:
+        """``given`` are the header's values. Raises BadRequestError unless it is one good key."""
+        if len(given) != 1 or _KEY.fullmatch(given[0]) is None:
             raise BadRequestError(f"'{HEADER}' must be one text of 1 to 255 printable ASCII characters.", field=HEADER)
         return cls(key_id, given[0], hashlib.sha256(path.encode() + b"\n" + body).hexdigest())
 

@@ -21,6 +21,7 @@ from router.conversation import Conversations
 from router.errors import StartError, StoreError
 from router.events import Bus
 from router.hardware import Hardware, HardwareProbe, disk_free_bytes
+from router.idempotency import Once
 from router.identity import load_identity, write_private
 from router.intake import Intake
 from router.job_rows import JobRows
@@ -40,6 +41,8 @@ from router.store import Store
 from router.view import View
 from router.web.front import Front
 from router.web.service import Service
+from router.webhook_sender import Sender
+from router.webhooks import SECRET_FILE, Webhooks
 from router.wire import Change, Message, NodeInfo
 
 __all__ = ["Node", "NodeOptions"]
@@ -136,7 +139,10 @@ class Node:
         self._records = Records(rows, self._boot_id, lambda: bool(self.settings["forget_bodies"]))
         self._archive = Archive(rows, self._scheduler)
         self._metrics = Metrics(self.info)
-        for listener in (self._records.moved, self._metrics.moved, self._job_moved):
+        sender = Sender(lambda: bool(self.settings["webhook_private"]))
+        self._webhooks = Webhooks(self._store, self._tasks, self._clock, sender, self._dir / SECRET_FILE)
+        await self._webhooks.open()
+        for listener in (self._records.moved, self._metrics.moved, self._webhooks.moved, self._job_moved):
             self._bus.listen(JobMoved, listener)
         self._intake = Intake(
             self._scheduler, self._registry, self.settings, self._clock, self._roster.repoll, self._records
@@ -164,6 +170,8 @@ class Node:
             chats=self._chats,
             conversations=self._conversations,
             archive=self._archive,
+            once=Once(self._rows, self._archive, self._intake, self._tasks),
+            webhooks=self._webhooks,
             info=self.info,
             pause=self.pause,
             resume=self.resume,
@@ -176,6 +184,8 @@ class Node:
 
     def _take_up(self) -> None:
         """The jobs an earlier run left can be found, followed and cancelled from the first request on."""
+        for move in self._records.interrupted:
+            self._bus.publish(move)
         for job in self._left:
             job.held = True
             self._archive.keep(job)
@@ -214,6 +224,8 @@ class Node:
         if hasattr(self, "_engines"):
             await self._engines.stop()
         await self._tasks.close()
+        if hasattr(self, "_webhooks"):
+            await self._webhooks.close()
         await self._store.close()
 
     # -- what the desktop uses

@@ -25,6 +25,7 @@ class Records:
         self._boot_id = boot_id
         self._forget = forget
         self._live: dict[str, JobRow] = {}
+        self.interrupted: list[JobMoved] = []
 
     def moved(self, event: JobMoved) -> None:
         """Save the job as it stands; the newest row wins when several wait for one commit."""
@@ -96,19 +97,24 @@ class Records:
         row.completed_at = job.completed_at
 
     async def resumed(self, clock: Clock) -> list[Job]:
-        """The jobs an earlier run left behind, oldest first. One found running counts a crash; its answer is kept."""
+        """The jobs an earlier run left behind, oldest first. One found running counts a crash; its answer is kept.
+
+        ``interrupted`` are the moves that this meant, to be published.
+        """
         jobs = []
         for row, body in await self._rows.live():
-            if row.state.running:
-                row.crashes += 1
+            found = row.state
+            row.crashes += found.running
             row.state = JobState.QUEUED  # the one move that exists for boot alone
-            row.boot_id = self._boot_id
+            row.boot_id, row.updated_at = self._boot_id, clock.wall()
             row.keep = True
             self._live[row.id] = row
             self._rows.save(row)
             job = job_of(row, body, clock.mono())
             job.answer.attach(ChunkLog(self._rows, job.id, job.answer))
             jobs.append(job)
+            if found.running:
+                self.interrupted.append(JobMoved(job, found))
         return jobs
 
 

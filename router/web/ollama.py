@@ -14,7 +14,7 @@ from router.jobs import Job, Origin
 from router.web import ollama_shapes as shapes
 from router.web.answers import json_answer, ollama_error
 from router.web.canonical import Checked, check
-from router.web.keys import key_id
+from router.web.keys import key_id, repeat_of
 from router.web.service import Service
 from router.web.sink import job_headers, stream_answer, whole_answer
 from router.web.strict_json import decode
@@ -137,15 +137,20 @@ class OllamaRoutes:
             self._service.intake.client_left(job)
 
     async def _submit(self, request: web.Request, checked: Checked, asked: dict[str, Any]) -> Job:
-        intake = self._service.intake
-        job = intake.job(
-            checked,
-            Origin.API,
-            keep=request.headers.get("X-Quorum-Keep") == "1",
-            key_id=key_id(request),
-            keep_alive_s=shapes.keep_alive_s(asked.get("keep_alive")),
-        )
-        return await intake.submit(job)
+        repeat = repeat_of(request, await request.read())
+
+        async def make() -> Job:
+            return self._service.intake.job(
+                checked,
+                Origin.API,
+                keep=request.headers.get("X-Quorum-Keep") == "1",
+                key_id=key_id(request),
+                keep_alive_s=shapes.keep_alive_s(asked.get("keep_alive")),
+            )
+
+        if repeat is None:
+            return await self._service.intake.submit(await make())
+        return await self._service.once.answered(repeat, make)
 
     async def _only_load(self, asked: dict[str, Any], *, chat: bool) -> web.Response:
         """A request without a prompt loads the model, or unloads it with ``keep_alive: 0``."""

@@ -11,7 +11,7 @@ from router.errors import ModelNotFoundError
 from router.jobs import Job, Origin
 from router.web.answers import Shape, json_answer, openai_error, stream_error
 from router.web.canonical import check
-from router.web.keys import key_id
+from router.web.keys import key_id, repeat_of
 from router.web.service import Service
 from router.web.sink import job_headers, stream_answer, whole_answer
 from router.web.strict_json import decode
@@ -90,12 +90,19 @@ class OpenAIRoutes:
         # [1] decode to one canonical request; the raw body is kept
         await self._turnstile.enter()
         body = await request.read()
-        checked = check(kind, decode(body), body)
-        keep = request.headers.get("X-Quorum-Keep") == "1"
-        job = self._service.intake.job(checked, Origin.API, keep=keep, key_id=key_id(request))
-        await self._service.intake.submit(job)
+        repeat = repeat_of(request, body)
+
+        async def make() -> Job:
+            checked = check(kind, decode(body), body)
+            keep = request.headers.get("X-Quorum-Keep") == "1"
+            return self._service.intake.job(checked, Origin.API, keep=keep, key_id=key_id(request))
+
+        if repeat is None:
+            job = await self._service.intake.submit(await make())
+        else:
+            job = await self._service.once.answered(repeat, make)
         try:
-            if checked.stream:
+            if job.stream:
                 return await stream_answer(request, job, OpenAIStream(), _refuse, self._service.scheduler.survey)
             return await self._whole(job)
         finally:

@@ -9,11 +9,13 @@ from router.archive import Archive
 from router.chats import Chats
 from router.conversation import Conversations
 from router.events import Bus
+from router.idempotency import Once
 from router.intake import Intake
 from router.registry import Registry
 from router.scheduler import Scheduler
 from router.settings import Settings
 from router.view import View
+from router.webhooks import Webhooks
 from router.wire import Added, NodeInfo
 
 
@@ -30,6 +32,8 @@ class Service:
     chats: Chats
     conversations: Conversations
     archive: Archive
+    once: Once
+    webhooks: Webhooks
     info: Callable[[], NodeInfo]
     pause: Callable[[float | None], None]
     resume: Callable[[], None]

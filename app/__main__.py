@@ -63,6 +63,8 @@ def _command(arguments: argparse.Namespace) -> int:
             from app.commands.chat import COMMANDS
         case "status" | "models" | "jobs":
             from app.commands.listing import COMMANDS
+        case "keys":
+            from app.commands.keys import COMMANDS
         case _:
             from app.commands.control import COMMANDS
     from app.client import Client

@@ -99,6 +99,18 @@ def parser() -> argparse.ArgumentParser:
     jobs.add_argument("--limit", metavar="N", type=positive, default=50, help="how many at most (50)")
     jobs.add_argument("--cancel", metavar="ID", help="cancel this job instead")
 
+    keys = add("keys", "Make, list or revoke the API keys of persons and programs.")
+    actions = keys.add_subparsers(dest="action", metavar="add NAME|list|revoke NAME", required=True)
+
+    def key_action(name: str, sentence: str) -> argparse.ArgumentParser:
+        return actions.add_parser(name, parents=[listing, common], help=sentence, description=sentence)
+
+    key = key_action("add", "Make a key; it is shown this once.")
+    key.add_argument("person", metavar="NAME", help="the person or program that will use it")
+    key_action("list", "Show the keys in force and what each was used for.")
+    key = key_action("revoke", "End a key at once and cancel its jobs.")
+    key.add_argument("key", metavar="NAME", help="its name or id")
+
     pause = add("pause", "Take no new work; a restart does not end it.", listing)
     pause.add_argument("--for", dest="for_s", metavar="TIME", type=duration, help="resume by itself, e.g. after 1h")
     drain = add("drain", "Finish what runs, take nothing new, and say when it is empty.", listing)

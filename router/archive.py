@@ -68,6 +68,12 @@ class Archive:
         """What a job was asked, in canonical form, while it is kept."""
         return await self._rows.read_request(job_id)
 
+    def blank(self, job: Job) -> None:
+        """The job just ended and what it said is not to be kept: whoever asks from now on is told how it ended."""
+        if job.id in self._recent:
+            end = Ended(state=job.state, receipt=job.receipt, error=job.error)
+            self._recent[job.id] = Answer(keep=True, try_no=job.try_no, end=end)
+
     async def recent(
         self, limit: int, state: JobState | None = None, before: str | None = None, *, key_id: str | None = None
     ) -> list[JobInfo]:
@@ -123,7 +129,7 @@ def info_of(row: JobRow) -> JobInfo:
         node=row.node,
         engine=row.engine,
         chat_id=row.chat_id,
-        key=row.key_id,
+        key=row.person or None,
         error=row.error,
         receipt=row.receipt,
     )

@@ -25,6 +25,12 @@ class Ledger(Protocol):
     def refused(self, job: Job) -> None: ...
 
 
+class Room(Protocol):
+    """Whether more can be kept."""
+
+    async def require(self, size: int) -> None: ...
+
+
 class Intake:
     """The one door through which jobs are made."""
 
@@ -36,6 +42,8 @@ class Intake:
         clock: Clock,
         repoll: Callable[[], Awaitable[None]],
         ledger: Ledger,
+        room: Room | None = None,
+        person: Callable[[str], str] = str,
     ) -> None:
         self._scheduler = scheduler
         self._registry = registry
@@ -43,6 +51,8 @@ class Intake:
         self._clock = clock
         self._repoll = repoll
         self._ledger = ledger
+        self._room = room
+        self._person = person
         self._seq = 0
 
     def start_after(self, seq: int) -> None:
@@ -80,7 +90,6 @@ class Intake:
             stream=checked.stream,
             created_at=wall,
             created_mono=self._clock.mono(),
-            person=key_id or "",
             key_id=key_id,
             chat_id=chat_id,
             keep=keep,
@@ -91,12 +100,20 @@ class Intake:
 
     async def submit(self, job: Job) -> Job:
         """[2] Hand it to the scheduler. Raises QuorumError, and then nothing of it stays."""
+        if job.keep and self._room is not None:
+            await self._room.require(len(job.body))
         try:
-            self._scheduler.submit(job)
+            self._enter(job)
         except ModelNotFoundError:
             await self._repoll()
-            self._scheduler.submit(job)
+            self._enter(job)
         return job
+
+    def _enter(self, job: Job) -> None:
+        """Whose turn it takes is asked at the last moment: a key may have been revoked while its request came in."""
+        if job.key_id is not None:
+            job.person = self._person(job.key_id)
+        self._scheduler.submit(job)
 
     async def accept(self, job: Job) -> Job:
         """The same for a job that is promised: nothing of it runs before its row is on the disk.

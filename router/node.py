@@ -14,11 +14,12 @@ from pathlib import Path
 import msgspec
 
 from router import __version__, logs
+from router.access import Access
 from router.aio import SystemClock, Tasks
 from router.archive import Archive
 from router.chats import Chats
 from router.conversation import Conversations
-from router.errors import StartError, StoreError
+from router.errors import StartError
 from router.events import Bus
 from router.hardware import Hardware, HardwareProbe, disk_free_bytes
 from router.idempotency import Once
@@ -32,6 +33,7 @@ from router.mode import Mode
 from router.records import Records
 from router.registry import Registry
 from router.relay import Limits
+from router.room import Room
 from router.roster import Roster
 from router.runner import JobMoved, Runner
 from router.scheduler import Scheduler
@@ -54,8 +56,6 @@ SETTINGS = "settings.json"
 GRACE_S = 10.0
 LOOK_S = 15.0
 NEWS_S = 2.0
-PRUNE_S = 600.0
-BODIES_S = 86_400.0
 
 
 class Node:
@@ -103,14 +103,12 @@ class Node:
             await self._close()
             raise
         self.address = self._front.address
-        if self._front.refused:
-            self._notice = " ".join([self._notice, *self._front.refused]).strip()
         write_private(self._dir / "control.token", self.control_token.encode())
         told = {"address": self.address, "pid": os.getpid(), "version": __version__}
         write_private(self._dir / "node.json", msgspec.json.encode(told))
         self._tasks.spawn("look", self._look_on())
         self._tasks.spawn("news", self._news_on())
-        self._tasks.spawn("prune", self._prune_on())
+        self._tasks.spawn("prune", self._room.prune_on())
         self._tasks.spawn("engines", self._begin())
         log.info("listening at %s", self.address)
 
@@ -142,10 +140,21 @@ class Node:
         sender = Sender(lambda: bool(self.settings["webhook_private"]))
         self._webhooks = Webhooks(self._store, self._tasks, self._clock, sender, self._dir / SECRET_FILE)
         await self._webhooks.open()
-        for listener in (self._records.moved, self._metrics.moved, self._webhooks.moved, self._job_moved):
+        self._access = Access(self._store, self._clock, self._scheduler)
+        await self._access.open()
+        told = (self._records, self._metrics, self._webhooks, self._access)
+        for listener in (*(one.moved for one in told), self._job_moved):
             self._bus.listen(JobMoved, listener)
+        self._room = Room(rows, self.settings, self._clock)
         self._intake = Intake(
-            self._scheduler, self._registry, self.settings, self._clock, self._roster.repoll, self._records
+            self._scheduler,
+            self._registry,
+            self.settings,
+            self._clock,
+            self._roster.repoll,
+            self._records,
+            self._room,
+            self._access.person,
         )
         self._intake.start_after(rows.last_row_id)
         files = ModelFiles(self._store, self._clock)
@@ -156,7 +165,7 @@ class Node:
         self._conversations = Conversations(chats, self._intake, self._view, self._tasks, self._clock)
         sessions = Sessions(self._store, self._clock)
         await sessions.open()
-        self._front = Front(self._service(), sessions, self.control_token, self._metrics)
+        self._front = Front(self._service(), sessions, self.control_token, self._metrics, self._tasks)
         self.settings.listen(self._settings_changed)
 
     def _service(self) -> Service:
@@ -170,6 +179,7 @@ class Node:
             chats=self._chats,
             conversations=self._conversations,
             archive=self._archive,
+            access=self._access,
             once=Once(self._rows, self._archive, self._intake, self._tasks),
             webhooks=self._webhooks,
             info=self.info,
@@ -236,6 +246,7 @@ class Node:
 
     def info(self) -> NodeInfo:
         """This node now."""
+        notice = " ".join(filter(None, (self._notice, *self._front.refused)))
         return NodeInfo(
             id=self._id,
             name=self.name(),
@@ -255,7 +266,8 @@ class Node:
             vram_free_bytes=self._hardware.vram_free_bytes,
             disk_free_bytes=self._disk_free,
             data_dir=str(self._dir),
-            notice=self._notice if self._store.healthy else "The disk of the data folder can't be written.",
+            notice=notice if self._store.healthy else "The disk of the data folder can't be written.",
+            network=self._front.network,
         )
 
     def pause(self, for_s: float | None = None) -> None:
@@ -285,6 +297,8 @@ class Node:
             if job.keep:
                 self._archive.keep(job)
         elif not job.state.live:
+            if self.settings["forget_bodies"]:
+                self._archive.blank(job)
             self._mode.job_ended()
 
     def _registry_changed(self) -> None:
@@ -326,16 +340,6 @@ class Node:
                 for job in self._scheduler.line():
                     if job.answer.readers:
                         job.answer.tell(job.news())
-
-    async def _prune_on(self) -> None:
-        """Ended jobs leave after their time."""
-        while True:
-            now = self._clock.wall()
-            try:
-                await self._rows.prune(now - self.settings["job_ttl"], now - BODIES_S)
-            except StoreError as error:
-                log.warning("old jobs can't be deleted now: %s", error.message)
-            await asyncio.sleep(PRUNE_S)
 
 
 def _make_private(folder: Path) -> None:

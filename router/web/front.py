@@ -6,12 +6,15 @@ import asyncio
 
 from aiohttp import web
 
+from router.aio import Tasks
 from router.errors import StartError, failure
 from router.metrics import Metrics
 from router.web.answers import json_answer, openai_error
 from router.web.guard import Guard, Sessions
 from router.web.jobs import JobRoutes
 from router.web.local import LocalRoutes
+from router.web.local_keys import KeyRoutes
+from router.web.network import Network
 from router.web.ollama import OllamaRoutes
 from router.web.openai import OpenAIRoutes
 from router.web.page import Page
@@ -23,12 +26,14 @@ from router.web.turnstile import Turnstile
 class Front:
     """Listens from ``start`` to ``stop``."""
 
-    def __init__(self, service: Service, sessions: Sessions, token: str, metrics: Metrics) -> None:
+    def __init__(self, service: Service, sessions: Sessions, token: str, metrics: Metrics, tasks: Tasks) -> None:
         self._service = service
+        self._tasks = tasks
         self._metrics = metrics
         self._sessions = sessions
         self._token = token
         self._listener: Listener | None = None
+        self._network: Network | None = None
         self._accepting = False
 
     @property
@@ -43,8 +48,13 @@ class Front:
 
     @property
     def refused(self) -> list[str]:
-        """Which addresses of the setting ``also_listen`` could not be had, as sentences."""
-        return self._listener.refused if self._listener else []
+        """Which of the addresses that the settings ask for could not be had, as sentences."""
+        return [*(self._listener.refused if self._listener else ()), *(self._network.refused if self._network else ())]
+
+    @property
+    def network(self) -> list[str]:
+        """Where other computers reach this one, with a key."""
+        return self._network.addresses if self._network else []
 
     def own_addresses(self) -> frozenset[tuple[str, int]]:
         """The sockets of this node, which are never probed as engines."""
@@ -53,7 +63,7 @@ class Front:
     async def start(self) -> None:
         """Build the routes and listen. Raises StartError."""
         page = await asyncio.to_thread(Page)
-        guard = Guard(self._service.settings, self._token, self._sessions)
+        guard = Guard(self._service.settings, self._token, self._sessions, self._service.access)
         app = web.Application()
         app.router.add_get("/healthz", self.alive)
         app.router.add_get("/readyz", self.ready)
@@ -64,10 +74,13 @@ class Front:
         OllamaRoutes(self._service, turnstile).add_to(app)
         JobRoutes(self._service, turnstile).add_to(app)
         LocalRoutes(self._service).add_to(app)
+        KeyRoutes(self._service.access).add_to(app)
         page.add_to(app)
         self._listener = Listener(app, guard)
         settings = self._service.settings
         await self._listener.start(settings["port"], _addresses(settings["also_listen"]))
+        self._network = Network(self._listener, settings, lambda: self._service.view.changed("node"))
+        await self._network.start(self._tasks)
 
     def accept(self) -> None:
         """The engines have been looked at: say ready."""
@@ -75,6 +88,8 @@ class Front:
 
     async def stop(self) -> None:
         """Take no more requests and end those that run."""
+        if self._network is not None:
+            await self._network.stop()
         if self._listener is not None:
             await self._listener.stop()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from router.access import Access
 from router.archive import Archive
 from router.chats import Chats
 from router.conversation import Conversations
@@ -32,6 +33,7 @@ class Service:
     chats: Chats
     conversations: Conversations
     archive: Archive
+    access: Access
     once: Once
     webhooks: Webhooks
     info: Callable[[], NodeInfo]

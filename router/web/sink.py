@@ -15,7 +15,7 @@ from router.wire import Ended, ErrorInfo, State
 
 HOLD_S = 5.0
 NEWS_S = 5.0
-BLOCK_BYTES = 1024 * 1024
+BLOCK_BYTES = 256 * 1024
 DROP_BYTES = 8 * 1024 * 1024
 LOOK_AGAIN_S = 0.05
 STALL_S = 30.0

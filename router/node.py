@@ -142,8 +142,8 @@ class Node:
         await self._webhooks.open()
         self._access = Access(self._store, self._clock, self._scheduler)
         await self._access.open()
-        told = (self._records, self._metrics, self._webhooks, self._access)
-        for listener in (*(one.moved for one in told), self._job_moved):
+        told = (self._records.moved, self._metrics.moved, self._webhooks.moved, self._access.moved, self._job_moved)
+        for listener in told:
             self._bus.listen(JobMoved, listener)
         self._room = Room(rows, self.settings, self._clock)
         self._intake = Intake(

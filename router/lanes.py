@@ -1,7 +1,7 @@
 """The order in which waiting jobs run on one engine: drain the loaded model first, but let nobody starve.
 
 A lane is plain data of the scheduler: no clock, no I/O. Removal is lazy (an entry whose ticket is no longer its job's
-is skipped), so adding and picking cost O(log n) in jobs and O(m) in the (class, person, model) lines that wait.
+is skipped), so adding and picking cost O(log n) in jobs and O(g) in the groups (class and model) that wait.
 """
 
 from __future__ import annotations
@@ -18,35 +18,45 @@ PASSED_OVER_S = 60.0
 
 _tickets = itertools.count(1)  # of all lanes: an entry left behind in one must not match a ticket of another
 
+_Heap = list[tuple[int, int, Job]]
+"""Jobs as (seq, ticket, job), the oldest first."""
+
+
+def _oldest(heap: _Heap) -> Job | None:
+    while heap and heap[0][2].ticket != heap[0][1]:
+        heapq.heappop(heap)
+    return heap[0][2] if heap else None
+
 
 @dataclass(slots=True)
-class _Line:
-    """Jobs of one (class, person, model), oldest first, and how often and since when its head has been passed over.
+class _Person:
+    """Somebody who waits in one class: whose turn was longest ago is next."""
+
+    turn: int
+    waiting: int = 0
+
+
+@dataclass(slots=True)
+class _Group:
+    """Jobs of one class and model, and how often and since when the oldest of them has been passed over.
 
     Jobs that already waited when that began (tickets up to ``horizon``) are a backlog that ends by itself and is
     drained without counting; those that came later and are younger count, so that newcomers can't starve anybody.
     """
 
     batch: bool
-    person: str
     model: str
-    turn: int
-    heap: list[tuple[int, int, Job]] = field(default_factory=list)
+    ages: _Heap = field(default_factory=list)
+    lines: dict[str, _Heap] = field(default_factory=dict)
+    turns: list[tuple[int, int, str]] = field(default_factory=list)
     passed: int = 0
     passed_since: float | None = None
     horizon: int = 0
 
-    def head(self) -> tuple[int, int, Job] | None:
-        while self.heap and self.heap[0][2].ticket != self.heap[0][1]:
-            heapq.heappop(self.heap)
-        return self.heap[0] if self.heap else None
-
-    def first(self, now: float) -> bool:
-        """Whether its head goes before everything else: moved to the front, or starved."""
-        if self.heap[0][0] < 0:
-            return True
+    def first(self, oldest: Job, now: float) -> bool:
+        """Whether its oldest goes before everything else: moved to the front, or starved."""
         late = self.passed_since is not None and now - self.passed_since >= PASSED_OVER_S
-        return late or self.passed >= PASSED_OVER_MAX
+        return oldest.seq < 0 or late or self.passed >= PASSED_OVER_MAX
 
 
 class Lane:
@@ -57,10 +67,11 @@ class Lane:
         self.width = width
         self.in_flight = 0
         self.waiting = 0
-        self._lines: dict[tuple[bool, str, str], _Line] = {}
+        self.running_model = ""
+        self._groups: dict[tuple[bool, str], _Group] = {}
+        self._persons: dict[tuple[bool, str], _Person] = {}
         self._newest = 0
         self._turns = 0
-        self.running_model = ""
         self._front = 0
 
     @property
@@ -71,18 +82,27 @@ class Lane:
         """Put a job in line by its ``seq``."""
         self._newest = job.ticket = next(_tickets)
         job.lane = self
-        key = (job.batch, job.person, job.lane_model)
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = _Line(job.batch, job.person, job.lane_model, self._turns)
-        heapq.heappush(line.heap, (job.seq, job.ticket, job))
+        group = self._groups.setdefault((job.batch, job.lane_model), _Group(job.batch, job.lane_model))
+        person = self._persons.setdefault((job.batch, job.person), _Person(self._turns))
+        entry = (job.seq, job.ticket, job)
+        heapq.heappush(group.ages, entry)
+        if job.person not in group.lines:
+            group.lines[job.person] = []
+            heapq.heappush(group.turns, (person.turn, job.seq, job.person))
+        heapq.heappush(group.lines[job.person], entry)
+        person.waiting += 1
         self.waiting += 1
 
     def remove(self, job: Job) -> None:
         """Take a waiting job out of line; one that doesn't wait here is left alone."""
-        if job.ticket and job.lane is self:
-            job.ticket = 0
-            self.waiting -= 1
+        if not job.ticket or job.lane is not self:
+            return
+        job.ticket = 0
+        self.waiting -= 1
+        person = self._persons[job.batch, job.person]
+        person.waiting -= 1
+        if not person.waiting:
+            del self._persons[job.batch, job.person]
 
     def to_front(self, job: Job) -> None:
         """Let a waiting job be the next of all."""
@@ -98,53 +118,66 @@ class Lane:
         heads = self._heads()
         if not heads:
             return None
-        chosen = self._choose(heads, resident, now)
-        seq, ticket, job = heapq.heappop(chosen.heap)
+        chosen, job = self._choose(heads, resident, now)
+        ticket = job.ticket
         self._turns += 1
-        for line in heads:
-            if line.person == chosen.person and line.batch == chosen.batch:
-                line.turn = self._turns
-            if line is not chosen and line.heap[0][0] < seq:
-                if line.passed_since is None:
-                    line.passed_since, line.horizon = now, self._newest
-                elif ticket > line.horizon:
-                    line.passed += 1
+        self._persons[job.batch, job.person].turn = self._turns
+        self.remove(job)
+        for group, oldest in heads:
+            if group is not chosen and oldest.seq < job.seq:
+                if group.passed_since is None:
+                    group.passed_since, group.horizon = now, self._newest
+                elif ticket > group.horizon:
+                    group.passed += 1
         chosen.passed, chosen.passed_since = 0, None
-        job.ticket = 0
-        self.waiting -= 1
         self.running_model = job.lane_model
         return job
 
-    def _heads(self) -> list[_Line]:
-        """The lines in which somebody waits; empty ones are dropped."""
-        empty = [key for key, line in self._lines.items() if line.head() is None]
-        for key in empty:
-            del self._lines[key]
-        return list(self._lines.values())
+    def _heads(self) -> list[tuple[_Group, Job]]:
+        """The groups in which somebody waits, with their oldest; empty ones are dropped."""
+        heads = [(group, job) for group in self._groups.values() if (job := _oldest(group.ages)) is not None]
+        if len(heads) < len(self._groups):
+            self._groups = {(group.batch, group.model): group for group, _ in heads}
+        return heads
 
-    @staticmethod
-    def _choose(heads: list[_Line], resident: Callable[[str], bool], now: float) -> _Line:
+    def _choose(
+        self, heads: list[tuple[_Group, Job]], resident: Callable[[str], bool], now: float
+    ) -> tuple[_Group, Job]:
         """[1] front or starved, [2] interactive, [3] resident model, [4] the person served longest ago, [5] oldest."""
-        if len(heads) == 1:
-            return heads[0]
-        first = [line for line in heads if line.first(now)]
+        first = [(group, oldest) for group, oldest in heads if group.first(oldest, now)]
         if first:
-            return min(first, key=lambda line: line.heap[0][0])
-        interactive = [line for line in heads if not line.batch] or heads
-        warm = {model: resident(model) for model in {line.model for line in interactive}}
-        loaded = [line for line in interactive if warm[line.model]]
-        if loaded:
-            return min(loaded, key=lambda line: (line.turn, line.heap[0][0]))
-        return min(interactive, key=lambda line: line.heap[0][0])
+            return min(first, key=lambda head: head[1].seq)
+        heads = [(group, oldest) for group, oldest in heads if not group.batch] or heads
+        loaded = [group for group, _ in heads if resident(group.model)]
+        if not loaded:
+            loaded = [min(heads, key=lambda head: head[1].seq)[0]]
+        turns = [(group, *self._next_turn(group)) for group in loaded]
+        group, _, job = min(turns, key=lambda turn: (turn[1], turn[2].seq))
+        return group, job
+
+    def _next_turn(self, group: _Group) -> tuple[int, Job]:
+        """The job of the person in ``group`` who was served longest ago, and when. Entries are corrected when met."""
+        while True:
+            turn, seq, name = group.turns[0]
+            job = _oldest(group.lines[name])
+            if job is None:
+                heapq.heappop(group.turns)
+                del group.lines[name]
+                continue
+            now = self._persons[group.batch, name].turn
+            if (turn, seq) == (now, job.seq):
+                return now, job
+            heapq.heapreplace(group.turns, (now, job.seq, name))
 
     def order(self, resident: Callable[[str], bool]) -> Iterator[Job]:
         """The waiting jobs, roughly in the order they will run (starvation and turns of persons not foreseen)."""
-        warm = {model: resident(model) for model in {line.model for line in self._lines.values()}}
-        entries = [
-            (seq >= 0, line.batch, not warm[line.model], seq, ticket, job)
-            for line in self._lines.values()
-            for seq, ticket, job in line.heap
-            if job.ticket == ticket
-        ]
-        entries.sort(key=lambda entry: entry[:5])
-        return (entry[5] for entry in entries)
+        buckets: dict[tuple[bool, bool, bool], _Heap] = {}
+        for group in self._groups.values():
+            cold = not resident(group.model)
+            for entry in group.ages:
+                if entry[2].ticket == entry[1]:
+                    buckets.setdefault((entry[0] >= 0, group.batch, cold), []).append(entry)
+        for _, entries in sorted(buckets.items()):
+            entries.sort()
+            for entry in entries:
+                yield entry[2]

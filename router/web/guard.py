@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
+from router.access import PREFIX
 from router.errors import BadRequestError, QuorumError, failure
 from router.settings import Settings
 from router.web.answers import SAFE_HEADERS, error_answer, shape_of
@@ -149,7 +150,7 @@ class Guard:
             return None if local else _refuse(request, "forbidden", "The page opens on this computer only.")
         authorization = request.headers.get(hdrs.AUTHORIZATION)
         if page:
-            if self._is_control(request):
+            if local and self._is_control(request):
                 return None
             return _refuse(request, "unauthorized", "The page needs its session.", _TOKEN_HINT)
         if authorization is None and (other := request.headers.get("x-api-key")) is not None:
@@ -157,11 +158,14 @@ class Guard:
         if authorization is not None and (found := self._key(authorization)) is not None:
             request[KEY_ID] = found
             return None
-        if (not local or self._allowed.require_key) and not _needs_no_key(path, local):
-            if authorization is not None and local and self._has_token(authorization):
-                return None
-            return _refuse(request, "unauthorized", "This address needs an API key.")
-        return None
+        if _needs_no_key(path, local):
+            return None
+        if authorization is not None and authorization.partition(" ")[2].lstrip().startswith(PREFIX):
+            # whoever means to be known is told, rather than served as a stranger
+            return _refuse(request, "unauthorized", "This API key opens nothing: it was revoked or mistyped.")
+        if local and (not self._allowed.require_key or self._has_token(authorization or "")):
+            return None
+        return _refuse(request, "unauthorized", "This address needs an API key.", _KEY_HINT)
 
     def _key(self, authorization: str) -> str | None:
         return self._keys.check(authorization) if self._keys is not None else None
@@ -222,6 +226,7 @@ def dress(request: web.BaseRequest, response: web.StreamResponse) -> None:
 _OWN_SITES: Final = (None, "same-origin", "none")
 _HOST_HINT: Final = "Call it as localhost with the right port, or add the name to the setting 'hosts'."
 _ORIGIN_HINT: Final = "If you trust the page, add its origin to the setting 'origins'."
+_KEY_HINT: Final = "Send one as 'Authorization: Bearer <key>'; 'quorum keys add NAME' makes it."
 _TOKEN_HINT: Final = "Open the address that 'quorum serve' prints, or open the window."  # noqa: S105 - a sentence
 
 

@@ -204,8 +204,10 @@ class Scheduler:
         """A new round, in which every holder may be tried again."""
         job.tried.clear()
         job.why = "retry"
-        top = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (job.attempt - 1))
-        self._effects.later(self._jitter(0, top), lambda: self._replace(job))
+        delay_s = self._jitter(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (job.attempt - 1)))
+        job.place, job.eta_s = None, round(delay_s, 1)
+        job.answer.tell(job.news())
+        self._effects.later(delay_s, lambda: self._replace(job))
 
     def _replace(self, job: Job) -> None:
         """Place a job that waits outside the lanes."""
@@ -282,6 +284,7 @@ class Scheduler:
             if job is None:
                 return
             job.place = job.eta_s = None
+            job.why = ""
             lane.in_flight += 1
             self.running += 1
             self._batch_running += job.batch
@@ -391,11 +394,22 @@ class Scheduler:
         return len(self.jobs) - self.running - (self._batch_live - self._batch_running)
 
     def survey(self) -> None:
-        """Note for every waiting job its place in its lane (1 for the next) and the seconds until it should start."""
+        """Note of every waiting job its place in its lane (1 for the next), when it should start, and why it waits."""
+        loading = {job.lane: job.lane_model for job in self.jobs.values() if job.state is JobState.LOADING}
         for lane in self.lanes.values():
             jobs = list(lane.order(functools.partial(self._registry.warm, lane.engine)))
             for place, (job, eta_s) in enumerate(zip(jobs, self.rates.etas(lane, jobs), strict=True), 1):
-                job.place, job.eta_s = place, eta_s
+                job.place = place
+                job.eta_s = eta_s if self.mode.takes_work else None
+                job.why = self._why(job, lane, loading.get(lane))
+
+    def _why(self, job: Job, lane: Lane, loading: str | None) -> str:
+        """What a job in line waits for, in one word."""
+        if not self.mode.takes_work:
+            return "waits-paused" if self.mode is NodeMode.PAUSED else "waits-draining"
+        if loading is not None:
+            return "waits-load" if loading == job.lane_model else "waits-other-load"
+        return "waits-turn" if job.lane_model == lane.running_model else "waits-other-model"
 
     def line(self) -> Iterator[Job]:
         """The waiting jobs, lane by lane in the order they will run."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from router.events import Bus
 from router.jobs import Job
@@ -17,6 +18,10 @@ from router.wire import Change, ChatInfo, EngineInfo, JobInfo, Message, NodeInfo
 FLUSH_S = 0.05
 RECENT_JOBS = 50
 LIST_MAX = 500
+LOOK_AT_JOB_S = 0.0005
+"""Between two looks at the line pass so many seconds for each job in it: a long one costs 3 % of the loop at most."""
+
+_NOTHING = Change()
 
 
 class View:
@@ -43,6 +48,9 @@ class View:
         self._gone: list[str] = []
         self._parts: set[str] = set()
         self._flush: asyncio.TimerHandle | None = None
+        self._line: dict[str, tuple[int | None, float | None, str]] = {}
+        self._next_look: asyncio.TimerHandle | None = None
+        self._look_again = False
         self.recent: OrderedDict[str, JobInfo] = OrderedDict()
         self.on_info: list[Callable[[NodeInfo], None]] = []
         bus.listen(JobMoved, self._job_moved)
@@ -96,21 +104,40 @@ class View:
                 listener(info)
         if not self._bus.watched:
             return
-        if jobs:
-            self._scheduler.survey()
-        self._bus.push(
-            Change(
-                node=self._node() if "node" in parts else None,
-                engines=self.engines() if "engines" in parts else None,
-                models=self._registry.model_infos() if "models" in parts else None,
-                settings=self._settings.infos() if "settings" in parts else None,
-                jobs=[job.info() for job in jobs.values()] or None,
-                chats=list(chats.values()) or None,
-                gone=gone or None,
-            )
+        jobs |= self._moved_up()
+        change = Change(
+            node=self._node() if "node" in parts else None,
+            engines=self.engines() if "engines" in parts else None,
+            models=self._registry.model_infos() if "models" in parts else None,
+            settings=self._settings.infos() if "settings" in parts else None,
+            jobs=[job.info() for job in jobs.values() if (job.place or 0) <= LIST_MAX] or None,
+            chats=list(chats.values()) or None,
+            gone=gone or None,
         )
+        if change != _NOTHING:
+            self._bus.push(change)
         for message in messages:
             self._bus.push(Change(message=message))
+
+    def _moved_up(self) -> dict[str, Job]:
+        """The waiting jobs whose place, start or reason is not the one told last: each move in a line moves others."""
+        waiting = self._scheduler.waiting
+        if not waiting:
+            self._line.clear()
+            return {}
+        if self._next_look is not None:
+            self._look_again = True
+            return {}
+        self._next_look = asyncio.get_running_loop().call_later(waiting * LOOK_AT_JOB_S, self._may_look)
+        line = [job for job in self._scheduler.line() if (job.place or 0) <= LIST_MAX]
+        told, self._line = self._line, {job.id: (job.place, job.eta_s, job.why) for job in line}
+        return {job.id: job for job in line if told.get(job.id) != self._line[job.id]}
+
+    def _may_look(self) -> None:
+        self._next_look = None
+        if self._look_again:
+            self._look_again = False
+            self.changed()
 
     # -- looks
 
@@ -123,12 +150,23 @@ class View:
 
     def jobs(self, limit: int = LIST_MAX) -> list[JobInfo]:
         """Running, then waiting in the order they will run, then the last ended, newest first."""
+        return [*self._live(limit), *self._ended()][:limit]
+
+    def _live(self, limit: int) -> list[JobInfo]:
         live = self._scheduler.jobs.values()
-        running = [job.info() for job in live if job.state.running]
-        waiting = [job.info() for job in self._scheduler.line()]
-        listed = {info.id for info in waiting}
-        held = [job.info() for job in live if not job.state.running and job.id not in listed]
-        return (running + waiting + held + list(reversed(self.recent.values())))[:limit]
+        running = [job for job in live if job.state.running]
+        waiting = list(self._scheduler.line())
+        listed = {job.id for job in waiting}
+        held = [job for job in live if not job.state.running and job.id not in listed]
+        return [job.info() for job in itertools.islice(itertools.chain(running, waiting, held), limit)]
+
+    def _ended(self) -> list[JobInfo]:
+        return list(reversed(self.recent.values()))
+
+    def remember(self, ended: Iterable[JobInfo]) -> None:
+        """Jobs that an earlier run of this node ended, in the order they ended."""
+        for info in ended:
+            self.recent[info.id] = info
 
     def settings(self) -> list[SettingInfo]:
         """All settings."""
@@ -136,11 +174,12 @@ class View:
 
     def snapshot(self, chats: list[ChatInfo]) -> Snapshot:
         """Everything a page shows at its start."""
+        self._line.clear()  # what this page is told now, others were not
         return Snapshot(
             node=self._node(),
             engines=self.engines(),
             models=self._registry.model_infos(),
-            jobs=self.jobs(),
+            jobs=self._live(LIST_MAX) + self._ended(),
             chats=chats,
             settings=self._settings.infos(),
         )

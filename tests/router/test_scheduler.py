@@ -160,6 +160,26 @@ def test_the_place_in_line_is_one_for_the_next() -> None:
     assert world.scheduler.waiting == 2
 
 
+def test_a_waiting_job_says_what_it_waits_for() -> None:
+    world = World(MemoryEngine("e", ["m", "n"]))
+    running, same, other = world.submit(), world.submit(), world.submit("n")
+
+    def reasons() -> list[tuple[str, bool]]:
+        world.scheduler.survey()
+        return [(job.why, job.eta_s is None) for job in (same, other)]
+
+    assert reasons() == [("waits-load", False), ("waits-other-load", False)]
+    world.load(running)
+    assert reasons() == [("waits-turn", False), ("waits-other-model", False)]
+    world.scheduler.set_mode(NodeMode.PAUSED)
+    assert reasons() == [("waits-paused", True)] * 2
+    world.scheduler.set_mode(NodeMode.DRAINING)
+    assert reasons() == [("waits-draining", True)] * 2
+    world.scheduler.set_mode(NodeMode.RUNNING)
+    world.end(running)
+    assert (same.why, same.place, same.eta_s) == ("", None, None)
+
+
 # -- leases and fencing
 
 
@@ -218,7 +238,7 @@ def test_a_failed_try_goes_to_another_holder_at_once_and_never_back_in_that_roun
         world.fail(job)
     engines = [attempt.engine for attempt in job.tries]
     assert sorted(engines) == ["e", "f", "g"]
-    assert (job.state, job.attempt, job.why) == (QUEUED, 1, "retry")
+    assert (job.state, job.attempt, job.why, job.eta_s) == (QUEUED, 1, "retry", 1.0)
     world.pass_time(1)
     assert job.state is WORKING
     assert job.tried == set()

@@ -74,6 +74,12 @@ class Archive:
             end = Ended(state=job.state, receipt=job.receipt, error=job.error)
             self._recent[job.id] = Answer(keep=True, try_no=job.try_no, end=end)
 
+    def blank_all(self) -> None:
+        """The same for all that have ended."""
+        for job_id, answer in self._recent.items():
+            if answer.end is not None:
+                self._recent[job_id] = Answer(keep=True, try_no=answer.try_no, end=answer.end)
+
     async def recent(
         self, limit: int, state: JobState | None = None, before: str | None = None, *, key_id: str | None = None
     ) -> list[JobInfo]:

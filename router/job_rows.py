@@ -147,6 +147,10 @@ class JobRows:
             (try_no, first_seq, data, job_id),
         )
 
+    def drop_chunks(self, job_id: str) -> None:
+        """Keep nothing of a job's running answer any more. Within milliseconds; nobody is told."""
+        self._store.put("DELETE FROM chunks WHERE job = (SELECT row_id FROM jobs WHERE id = ?)", (job_id,))
+
     async def read_chunks(self, job_id: str, try_no: int, after_seq: int = -1) -> list[tuple[int, bytes]]:
         """The pieces (first seq, data) of one try that may hold events after ``after_seq``, in order."""
 
@@ -258,17 +262,20 @@ class JobRows:
 
         self._count(-await self._store.run(drop))
 
-    async def prune(self, before_wall: float, bodies_before: float | None = None) -> int:
+    async def prune(
+        self, before_wall: float, bodies_before: float | None = None, keys_before: float | None = None
+    ) -> int:
         """Delete jobs that ended before ``before_wall`` with all they have; how many rows went.
 
-        Requests, answers and idempotency keys of jobs that ended before ``bodies_before`` go in any case, and a row
-        whose idempotency key must still be remembered stays until then.
+        Requests and answers of jobs that ended before ``bodies_before`` go in any case, as do idempotency keys of those
+        that ended before ``keys_before``; a row whose key must still be remembered stays until then.
         """
         bodies_before = before_wall if bodies_before is None else bodies_before
+        keys_before = bodies_before if keys_before is None else keys_before
         gone = 0
         after: int | None = 0
         while after is not None:
-            rows, freed, after = await self._store.run(Prune(after, before_wall, bodies_before))
+            rows, freed, after = await self._store.run(Prune(after, before_wall, bodies_before, keys_before))
             gone += rows
             self._count(-freed)
         return gone

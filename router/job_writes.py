@@ -105,10 +105,11 @@ class SetAnswer(Work):
 class Prune:
     """One step of pruning: looks at PRUNE_STEP_ROWS rows after ``after``."""
 
-    def __init__(self, after: int, before_wall: float, bodies_before: float) -> None:
+    def __init__(self, after: int, before_wall: float, bodies_before: float, keys_before: float) -> None:
         self.after = after
         self.before_wall = before_wall
         self.bodies_before = bodies_before
+        self.keys_before = keys_before
 
     def __call__(self, db: peewee.SqliteDatabase) -> tuple[int, int, int | None]:
         """Rows deleted, bytes of bodies freed, where to go on (None at the end)."""
@@ -119,9 +120,9 @@ class Prune:
         ended = [(row_id, at, key) for row_id, at, key in looked if at is not None]
         blank = [(row_id,) for row_id, at, _ in ended if at < self.bodies_before]
         gone = [
-            (row_id,) for row_id, at, key in ended if at < self.before_wall and (not key or at < self.bodies_before)
+            (row_id,) for row_id, at, key in ended if at < self.before_wall and (not key or at < self.keys_before)
         ]
         freed = drop_bodies(db, sorted({*blank, *gone}))
-        FREE_KEYS.run(db, [(row_id,) for row_id, at, key in ended if key and at < self.bodies_before])
+        FREE_KEYS.run(db, [(row_id,) for row_id, at, key in ended if key and at < self.keys_before])
         DROP_ROWS.run(db, gone)
         return len(gone), freed, looked[-1][0] if len(looked) == PRUNE_STEP_ROWS else None

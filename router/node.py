@@ -308,6 +308,8 @@ class Node:
     def _settings_changed(self, names: frozenset[str]) -> None:
         if "concurrency" in names:
             self._scheduler.refresh()
+        if self.settings["forget_bodies"]:
+            self._archive.blank_all()
 
     def _tell(self, notice: str) -> None:
         log.warning("%s", notice)

@@ -41,6 +41,9 @@ class Records:
                 job.answer.readers.insert(0, ChunkLog(self._rows, job.id, job.answer))
         else:
             self._update(row, job)
+            if row.keep and not job.state.live and self._forget():
+                row.keep = False
+                self._rows.drop_chunks(job.id)
             self._rows.save(row)
         if not job.state.live:
             del self._live[job.id]

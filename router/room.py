@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
@@ -25,6 +26,12 @@ class Room:
         self._rows = rows
         self._settings = settings
         self._clock = clock
+        self._changed = asyncio.Event()
+        settings.listen(self._settings_changed)
+
+    def _settings_changed(self, names: frozenset[str]) -> None:
+        if names & {"forget_bodies", "job_ttl"}:
+            self._changed.set()
 
     async def require(self, size: int) -> None:
         """Raise QueueFullError unless ``size`` more bytes fit; its time is when the next kept ones will have left."""
@@ -44,11 +51,15 @@ class Room:
         return min(BODIES_S, float(self._settings["job_ttl"]))
 
     async def prune_on(self) -> None:
-        """Ended jobs leave after their time, what they said after a day."""
+        """Ended jobs leave after their time, what they said after a day, or at once where the settings say so."""
         while True:
+            self._changed.clear()
             now = self._clock.wall()
+            kept_s = 0.0 if self._settings["forget_bodies"] else BODIES_S
             try:
-                await self._rows.prune(now - self._settings["job_ttl"], now - BODIES_S)
+                await self._rows.prune(now - self._settings["job_ttl"], now - kept_s, now - BODIES_S)
             except StoreError as error:
                 log.warning("old jobs can't be deleted now: %s", error.message)
-            await asyncio.sleep(PRUNE_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PRUNE_S):
+                    await self._changed.wait()

@@ -212,10 +212,11 @@ def test_any_last_event_id_is_answered_without_a_fault(sizes: list[int], last: t
 
 
 def test_a_job_tells_where_it_stands() -> None:
-    job = make_job(chat_id="c", person="anna", why="retry", loading_pct=40)
+    job = make_job(chat_id="c", person="anna", why="retry", loading_pct=40, place=2, eta_s=7.5)
     job.decision = place([view("here", "e", warm=False)])
-    info, news = job.info(place=2), job.news(place=2)
+    info, news = job.info(), job.news()
     assert (info.state, info.place, info.why, info.loading_pct, info.key) == (JobState.QUEUED, 2, "retry", 40, "anna")
+    assert info.eta_s == news.eta_s == 7.5
     assert (info.node, info.engine, info.kind, info.origin) == ("here", "e", "chat", "api")
     assert (news.state, news.place, news.why, news.loading_pct, news.node) == (JobState.QUEUED, 2, "retry", 40, "here")
 

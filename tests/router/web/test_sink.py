@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 
-from router.errors import failure
+from router.errors import QuorumError, failure
 from router.jobs import Job
 from router.placement import place
 from router.states import JobState
@@ -92,9 +92,12 @@ class Door:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.came.set()
         try:
-            return await stream_answer(request, self.job, self.dialect(self.job), self.refuse, lambda job: 2)
+            return await stream_answer(request, self.job, self.dialect(self.job), self.refuse, self.survey)
         finally:
             self.left.set()
+
+    def survey(self) -> None:
+        self.job.place = 2
 
     @staticmethod
     def refuse(error: ErrorInfo, job: Job) -> web.Response:
@@ -374,7 +377,7 @@ async def test_a_job_that_lives_on_does_not_wait_for_a_slow_reader(door: Opener)
 async def test_a_whole_answer_is_the_body_or_the_error_it_ended_with() -> None:
     for end, error in ((OK, None), (BROKEN, BROKEN.error)):
         job = make_job(stream=False)
-        waiting = asyncio.ensure_future(whole_answer(job))
+        waiting = asyncio.ensure_future(whole_answer(job, lambda model, engine: None))
         await asyncio.wait((waiting,), timeout=0.01)
         job.answer.feed(b'{"a": 1}', 1)
         job.answer.finish(end)
@@ -384,7 +387,7 @@ async def test_a_whole_answer_is_the_body_or_the_error_it_ended_with() -> None:
 
 async def test_a_whole_answer_is_only_of_the_last_try() -> None:
     job = make_job(stream=False)
-    sink = WholeSink()
+    sink = WholeSink(job)
     job.answer.attach(sink)
     job.answer.restart(1)
     job.answer.feed(b"half", 1)
@@ -394,6 +397,34 @@ async def test_a_whole_answer_is_only_of_the_last_try() -> None:
     job.answer.finish(OK)
     assert sink.parts == [b"whole"]
     assert (await sink.done) is OK
+
+
+async def test_a_client_waits_a_minute_for_a_load_and_is_told_when_to_come_back_while_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sink_module, "LOADING_PATIENCE_S", 0.1)
+    job = make_job(stream=False, state=JobState.LOADING, loading_pct=40)
+    loads: list[tuple[str, str]] = []
+    with pytest.raises(QuorumError) as raised:
+        await whole_answer(job, lambda model, engine: loads.append((model, engine)))
+    assert (raised.value.code, raised.value.status, loads) == ("model_loading", 503, [("m", "")])
+    assert "40 %" in raised.value.message
+    assert 5 <= (raised.value.retry_after_s or 0) <= 300
+    assert job.answer.readers == []
+
+
+async def test_the_clock_of_the_load_stops_when_the_job_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "LOADING_PATIENCE_S", 0.1)
+    job = make_job(stream=False, state=JobState.LOADING)
+    waiting = asyncio.ensure_future(whole_answer(job, lambda model, engine: pytest.fail("it was not given up")))
+    await asyncio.wait((waiting,), timeout=0.05)
+    job.state = JobState.WORKING
+    job.answer.tell(job.news())
+    await asyncio.wait((waiting,), timeout=0.2)
+    assert not waiting.done()
+    job.answer.feed(b"{}", 1)
+    job.answer.finish(OK)
+    assert await waiting == (b"{}", None)
 
 
 def test_a_job_that_nobody_was_chosen_for_names_nobody() -> None:

@@ -119,9 +119,7 @@ class Prune:
         ).fetchall()
         ended = [(row_id, at, key) for row_id, at, key in looked if at is not None]
         blank = [(row_id,) for row_id, at, _ in ended if at < self.bodies_before]
-        gone = [
-            (row_id,) for row_id, at, key in ended if at < self.before_wall and (not key or at < self.keys_before)
-        ]
+        gone = [(row_id,) for row_id, at, key in ended if at < self.before_wall and (not key or at < self.keys_before)]
         freed = drop_bodies(db, sorted({*blank, *gone}))
         FREE_KEYS.run(db, [(row_id,) for row_id, at, key in ended if key and at < self.keys_before])
         DROP_ROWS.run(db, gone)

@@ -48,7 +48,7 @@ class Room:
 
     @property
     def _kept_s(self) -> float:
-        return min(BODIES_S, float(self._settings["job_ttl"]))
+        return 0.0 if self._settings["forget_bodies"] else min(BODIES_S, float(self._settings["job_ttl"]))
 
     async def prune_on(self) -> None:
         """Ended jobs leave after their time, what they said after a day, or at once where the settings say so."""

@@ -170,8 +170,11 @@ class QtPlatform:
         self._gui.soon(self._app.closeAllWindows)
 
     def finish(self) -> None:
-        """Delete page before profile, or Qt complains and may crash at exit."""
-        self._app.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+        """Delete page before profile, or Qt may crash at exit; with the profile its connections to the node end."""
+        view = None if self._window is None else self._window.native.native
+        for part in () if view is None else (view.webview, view.profile, view):
+            part.deleteLater()
+            self._app.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
         self._app.processEvents()
         QtCore.qInstallMessageHandler(None)
 

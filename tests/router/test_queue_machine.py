@@ -46,6 +46,7 @@ class Queue(RuleBasedStateMachine):
 
     def _started(self, job: Job, try_no: int) -> None:
         assert job.lane is not None
+        assert not job.held, "started before it was stored"
         assert job.lane.in_flight <= job.lane.width, "more run at once than the lane is wide"
         assert self.world.scheduler.mode is NodeMode.RUNNING, "started while paused or draining"
         assert job.decision is not None
@@ -85,9 +86,16 @@ class Queue(RuleBasedStateMachine):
         batch=st.booleans(),
         kind=st.sampled_from([Kind.CHAT, Kind.CHAT, Kind.EMBEDDING]),
         max_attempts=st.integers(1, 4),
+        held=st.sampled_from([False, False, False, True]),
     )
     def submit(self, **job: Any) -> None:
         self._submit(**job)
+
+    @rule(pick=st.integers(0, 99))
+    def release(self, pick: int) -> None:
+        """What a job waited for was stored, or is stored once more."""
+        if self.accepted:
+            self.world.scheduler.release(list(self.accepted.values())[pick % len(self.accepted)])
 
     @rule(pick=st.integers(0, 99))
     def cancel(self, pick: int) -> None:
@@ -217,7 +225,9 @@ class Queue(RuleBasedStateMachine):
 
     @invariant()
     def a_job_that_waits_is_in_a_lane_or_has_a_timer(self) -> None:
-        waiting = [job for job in self.world.scheduler.jobs.values() if job.state is JobState.QUEUED]
+        queued = [job for job in self.world.scheduler.jobs.values() if job.state is JobState.QUEUED]
+        waiting = [job for job in queued if not job.held]
+        assert not any(job.ticket for job in queued if job.held)
         assert sum(not job.ticket for job in waiting) <= len(self.world.effects.timers)
         for job in waiting:
             assert job.attempt < job.max_attempts
@@ -228,6 +238,8 @@ class Queue(RuleBasedStateMachine):
             self.appear(name)
             self.look(name, True)
         self.world.scheduler.set_mode(NodeMode.RUNNING)
+        for job in self.accepted.values():
+            self.world.scheduler.release(job)
         for _ in range(500):
             if not self.world.scheduler.jobs:
                 break

@@ -103,6 +103,17 @@ def test_a_node_that_stops_accepts_nothing_and_starts_nothing() -> None:
     assert (first.state, second.state) == (DONE, QUEUED)
 
 
+def test_a_held_job_is_accepted_but_runs_only_once_it_is_released() -> None:
+    world = World(warm())
+    job, cancelled = world.submit(held=True), world.submit(held=True)
+    assert (job.state, world.effects.moves[0], world.effects.started) == (QUEUED, (job.id, None, QUEUED), [])
+    world.scheduler.cancel(cancelled.id)
+    for _ in range(2):
+        world.scheduler.release(job)
+        world.scheduler.release(cancelled)
+    assert (job.state, cancelled.state, len(world.effects.started)) == (WORKING, CANCELLED, 1)
+
+
 # -- order and width
 
 

@@ -70,7 +70,7 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
     return simple[annotation] if annotation in simple else st.sampled_from(annotation)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("struct", STRUCTS, ids=lambda kind: kind.__name__)
 def test_every_value_comes_back_as_it_was_sent(struct: type[Wire], data: st.DataObject) -> None:

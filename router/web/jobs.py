@@ -27,6 +27,7 @@ INLINE_BYTES: Final = 256 * 1024
 LIST_MAX: Final = 1000
 LIST_USUAL: Final = 50
 SURVEY_S: Final = 0.25
+SURVEY_JOBS: Final = 100
 AT_ONCE_BYTES: Final = 64 * 1024  # a longer answer is put together in a thread
 
 JSON: Final = "application/json"
@@ -171,11 +172,11 @@ class JobRoutes:
         return found
 
     def _survey(self) -> None:
-        """Places and times of those that wait, at most four times a second: it looks at every one."""
+        """Places and times of those that wait; while many do at most four times a second: it looks at every one."""
         now = asyncio.get_running_loop().time()
-        if now - self._surveyed >= SURVEY_S:
+        if self._service.scheduler.waiting <= SURVEY_JOBS or now - self._surveyed >= SURVEY_S:
             self._service.scheduler.survey()
-            self._surveyed = asyncio.get_running_loop().time()
+            self._surveyed = now
 
 
 def _told(info: JobInfo) -> dict[str, Any]:

@@ -68,6 +68,11 @@ class Archive:
         """What a job was asked, in canonical form, while it is kept."""
         return await self._rows.read_request(job_id)
 
+    async def forget(self, job_id: str) -> None:
+        """Drop what a job was asked and what it said; its row stays."""
+        self._recent.pop(job_id, None)
+        await self._rows.forget(job_id)
+
     def blank(self, job: Job) -> None:
         """The job just ended and what it said is not to be kept: whoever asks from now on is told how it ended."""
         if job.id in self._recent:

@@ -33,6 +33,7 @@ from router.mode import Mode
 from router.records import Records
 from router.registry import Registry
 from router.relay import Limits
+from router.responses import Responses
 from router.room import Room
 from router.roster import Roster
 from router.runner import JobMoved, Runner
@@ -136,6 +137,8 @@ class Node:
         self._view.on_info.append(self._told)
         self._records = Records(rows, self._boot_id, lambda: bool(self.settings["forget_bodies"]))
         self._archive = Archive(rows, self._scheduler)
+        self._responses = Responses(self._store, rows, self._archive)
+        await self._responses.open()
         self._metrics = Metrics(self.info)
         sender = Sender(lambda: bool(self.settings["webhook_private"]))
         self._webhooks = Webhooks(self._store, self._tasks, self._clock, sender, self._dir / SECRET_FILE)
@@ -180,6 +183,7 @@ class Node:
             conversations=self._conversations,
             archive=self._archive,
             access=self._access,
+            responses=self._responses,
             once=Once(self._rows, self._archive, self._intake, self._tasks),
             webhooks=self._webhooks,
             info=self.info,

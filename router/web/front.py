@@ -18,6 +18,7 @@ from router.web.network import Network
 from router.web.ollama import OllamaRoutes
 from router.web.openai import OpenAIRoutes
 from router.web.page import Page
+from router.web.responses import ResponsesRoutes
 from router.web.server import Listener
 from router.web.service import Service
 from router.web.turnstile import Turnstile
@@ -71,6 +72,7 @@ class Front:
         app.router.add_post("/local/v1/session", guard.open_session)
         turnstile = Turnstile()
         OpenAIRoutes(self._service, turnstile).add_to(app)
+        ResponsesRoutes(self._service, turnstile).add_to(app)
         OllamaRoutes(self._service, turnstile).add_to(app)
         JobRoutes(self._service, turnstile).add_to(app)
         LocalRoutes(self._service).add_to(app)

@@ -29,7 +29,9 @@ BODY_BYTES: Final = 8 * MIB
 COOKIE: Final = "quorum_session"
 COOKIE_S: Final = 400 * 86_400  # the longest that browsers keep one
 
-_CHAT_PATHS: Final = frozenset({"/v1/chat/completions", "/api/chat", "/api/generate", "/v1/messages", "/jobs"})
+_CHAT_PATHS: Final = frozenset(
+    {"/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat", "/api/generate", "/jobs"}
+)
 _CONTROL_CHAT: Final = re.compile(r"/local/v1/chats/[^/]+/messages")
 _SESSION_PATH: Final = "/local/v1/session"
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})

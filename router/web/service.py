@@ -13,6 +13,7 @@ from router.events import Bus
 from router.idempotency import Once
 from router.intake import Intake
 from router.registry import Registry
+from router.responses import Responses
 from router.scheduler import Scheduler
 from router.settings import Settings
 from router.view import View
@@ -34,6 +35,7 @@ class Service:
     conversations: Conversations
     archive: Archive
     access: Access
+    responses: Responses
     once: Once
     webhooks: Webhooks
     info: Callable[[], NodeInfo]

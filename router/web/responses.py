@@ -1,0 +1,268 @@
+"""OpenAI's ``/v1/responses`` on the same jobs: create, retrieve, stream again from a number, cancel, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+from aiohttp import web
+
+from router.errors import BadRequestError, StoreError
+from router.idempotency import Repeat
+from router.jobs import Answer, Job, Origin
+from router.responses import Found, not_found
+from router.states import JobState
+from router.web.answers import json_answer, openai_error
+from router.web.follow import event_stream
+from router.web.keys import key_id, repeat_of
+from router.web.openai import waiting_comment
+from router.web.responses_events import Event, Translator
+from router.web.responses_shapes import input_items
+from router.web.service import Service
+from router.web.sink import job_headers, stream_answer, whole_answer
+from router.web.strict_json import decode
+from router.web.turnstile import Turnstile
+from router.wire import Ended, ErrorInfo, State
+
+BEAT_S: Final = 5.0
+QUEUE_MAX: Final = 4096
+
+
+class ResponsesStream:
+    """The dialect: canonical chunks as this API's events."""
+
+    content_type = "text/event-stream"
+
+    def __init__(self, translator: Translator, job: Job) -> None:
+        self._translator = translator
+        self._job = job
+
+    def content(self, events: bytes) -> bytes:
+        """Events of chunks; one of JSON comes from an engine that answered whole."""
+        if self._job.stream:
+            return _joined(self._translator.events(events))
+        return _joined(self._translator.whole(events))
+
+    def waiting(self, state: State) -> bytes:
+        """What comes before all content, once; then comments."""
+        return _joined(self._translator.opening()) + waiting_comment(state)
+
+    def last(self, ended: Ended) -> bytes:
+        """The end of what is open, and how it ended."""
+        return _joined(self._translator.end(ended, self._job.completed_at))
+
+
+class ResponsesRoutes:
+    """Handlers of ``/v1/responses``."""
+
+    def __init__(self, service: Service, turnstile: Turnstile) -> None:
+        self._service = service
+        self._responses = service.responses
+        self._turnstile = turnstile
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the routes."""
+        app.router.add_post("/v1/responses", self.create)
+        app.router.add_get("/v1/responses/{id}", self.retrieve)
+        app.router.add_delete("/v1/responses/{id}", self.delete)
+        app.router.add_post("/v1/responses/{id}/cancel", self.cancel)
+        app.router.add_get("/v1/responses/{id}/input_items", self.input_items)
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """``POST /v1/responses``."""
+        await self._turnstile.enter()
+        body = await request.read()
+        asked = decode(body)
+        repeat = repeat_of(request, body)
+        found = await self._accepted(request, asked, repeat)
+        job, background = found.job, bool(found.asked.get("background"))
+        lives_on = background or repeat is not None or _keeps(request)
+        try:
+            if asked.get("stream"):
+                dialect = ResponsesStream(found.translator(), job)
+                return await stream_answer(request, job, dialect, _refuse, self._service.scheduler.survey)
+            if background:
+                told = found.now() if repeat is not None else found.now() | {"status": "queued", "output": []}
+                return json_answer(told, headers={"X-Quorum-Job": job.id})
+            return await self._whole(job, found.translator())
+        finally:
+            if not lives_on and not self._service.scheduler.stopping:
+                self._service.scheduler.cancel(job.id)
+
+    async def _accepted(self, request: web.Request, asked: dict[str, Any], repeat: Repeat | None) -> Found:
+        """The response of a request, its job submitted; what was promised to be there later is on the disk."""
+        checked, remembered = await self._responses.checked(asked, key_id(request))
+        intake, stored = self._service.intake, bool(remembered["store"])
+        keep = stored or _keeps(request)
+
+        async def make() -> Job:
+            return intake.job(checked, Origin.API, keep=keep, key_id=key_id(request))
+
+        if repeat is not None:
+            job = await self._service.once.answered(repeat, make)
+            if stored:
+                await self._responses.promise(job, remembered)
+            before = await self._responses.find(f"resp_{job.id}", key_id(request))
+            return Found(job, remembered, before.restarts if before else 0)
+        if remembered.get("background"):
+            job = await intake.accept(await make())
+            try:
+                await self._responses.promise(job, remembered)
+            except (StoreError, asyncio.CancelledError):
+                self._service.scheduler.cancel(job.id)
+                raise
+        else:
+            job = await intake.submit(await make())
+            if stored:
+                self._responses.remember(job, remembered)
+        return Found(job, remembered, 0)
+
+    async def _whole(self, job: Job, translator: Translator) -> web.Response:
+        body, error = await whole_answer(job, self._service.load)
+        if error is not None:
+            return _refuse(error, job)
+        translator.whole(body)
+        translator.end(Ended(state=JobState.DONE, receipt=job.receipt), job.completed_at)
+        return json_answer(translator.response, headers=job_headers(job))
+
+    async def _found(self, request: web.Request) -> Found:
+        found = await self._responses.find(request.match_info["id"], key_id(request))
+        if found is None:
+            raise not_found()
+        return found
+
+    async def retrieve(self, request: web.Request) -> web.StreamResponse:
+        """``GET /v1/responses/{id}``, as it stands or as the stream of its events."""
+        found = await self._found(request)
+        if request.query.get("stream", "").lower() not in ("true", "1"):
+            return json_answer(found.now(), headers={"X-Quorum-Job": found.job.id})
+        after = _number(request, "starting_after", -1, 2**53, -1)
+        return await follow_response(request, found, after)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """``DELETE /v1/responses/{id}``; what still runs is cancelled."""
+        found = await self._found(request)
+        self._service.scheduler.cancel(found.job.id)
+        await self._responses.forget(found)
+        return json_answer({"id": request.match_info["id"], "object": "response", "deleted": True})
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """``POST /v1/responses/{id}/cancel``; one that has ended stays as it is."""
+        found = await self._found(request)
+        self._service.scheduler.cancel(found.job.id)
+        return json_answer(found.now(), headers={"X-Quorum-Job": found.job.id})
+
+    async def input_items(self, request: web.Request) -> web.Response:
+        """``GET /v1/responses/{id}/input_items``, the newest first unless ``order=asc``."""
+        found = await self._found(request)
+        items = input_items(found.job.id, found.asked["input"])
+        if request.query.get("order", "desc") != "asc":
+            items.reverse()
+        return json_answer(page(items, request, 20, 100))
+
+
+def page(items: list[dict[str, Any]], request: web.Request, usual: int, most: int) -> dict[str, Any]:
+    """One page of a list, by ``limit`` and ``after``. Raises BadRequestError."""
+    after = request.query.get("after")
+    if after is not None:
+        place = next((place for place, item in enumerate(items) if item["id"] == after), None)
+        if place is None:
+            raise BadRequestError("'after' is not the id of something in this list.", field="after")
+        items = items[place + 1 :]
+    shown = items[: _number(request, "limit", 1, most, usual)]
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": len(items) > len(shown),
+    }
+
+
+def _number(request: web.Request, name: str, low: int, high: int, usual: int) -> int:
+    raw = request.query.get(name)
+    if raw is None:
+        return usual
+    digits = raw.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 18 and low <= int(raw) <= high):
+        raise BadRequestError(f"'{name}' must be a whole number from {low:,} to {high:,}.", field=name)
+    return int(raw)
+
+
+def _keeps(request: web.Request) -> bool:
+    return request.headers.get("X-Quorum-Keep") == "1"
+
+
+def _joined(events: Iterable[Event]) -> bytes:
+    return b"".join(data for _, data in events)
+
+
+def _refuse(error: ErrorInfo, job: Job) -> web.Response:
+    answer = openai_error(error)
+    answer.headers.update(job_headers(job))
+    return answer
+
+
+class _Follower:
+    """A Reader that puts the events after a number into a queue; one that falls far behind may come again."""
+
+    def __init__(self, found: Found, after: int) -> None:
+        self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._answer: Answer = found.job.answer
+        self._job = found.job
+        self._after = after
+        self._translator = found.translator()
+        self._put(self._translator.opening())
+
+    def content(self, events: bytes, seq: int) -> None:
+        """Told in this API's words."""
+        whole = self._answer.content_type == "application/json"
+        self._put(self._translator.whole(events) if whole else self._translator.events(events))
+
+    def state(self, state: State) -> None:
+        """A comment."""
+        self._send(waiting_comment(state))
+
+    def reset(self) -> None:
+        """Another try begins before anything was said."""
+
+    def ended(self, ended: Ended) -> None:
+        """The last events."""
+        self._put(self._translator.end(ended, self._job.completed_at))
+        self._send(None)
+
+    def _put(self, events: list[Event]) -> None:
+        data = b"".join(data for number, data in events if number > self._after)
+        if data:
+            self._send(data)
+
+    def _send(self, data: bytes | None) -> None:
+        if self.queue.qsize() < QUEUE_MAX:
+            self.queue.put_nowait(data)
+        else:
+            self._answer.detach(self)
+            self.queue.put_nowait(None)
+
+
+async def follow_response(request: web.Request, found: Found, after: int) -> web.StreamResponse:
+    """The events of a response whose number is above ``after``, those of now and those to come."""
+    answer = found.job.answer
+    follower = _Follower(found, after)
+    answer.attach(follower)
+    try:
+        response = await event_stream(request)
+        while (data := await _next(follower.queue)) is not None:
+            await response.write(data)
+        await response.write_eof()
+        return response
+    finally:
+        answer.detach(follower)
+
+
+async def _next(queue: asyncio.Queue[bytes | None]) -> bytes | None:
+    try:
+        async with asyncio.timeout(BEAT_S):
+            return await queue.get()
+    except TimeoutError:
+        return b": beat\n\n"

@@ -178,7 +178,8 @@ class Access:
         if key is None:
             raise QuorumError("not_found", "There is no such key.", "'quorum keys list' shows those in force.")
         self._by_hash.pop(key.hash, None)
-        for job in [job for job in self._scheduler.jobs.values() if job.key_id == key_id]:
+        jobs = [job for job in self._scheduler.jobs.values() if job.key_id == key_id]
+        for job in sorted(jobs, key=lambda job: job.state.running):  # else one that ends would start the next
             self._scheduler.cancel(job.id)
         now = self._clock.wall()
         try:

@@ -107,9 +107,9 @@ def test_pruning_goes_in_steps_and_leaves_what_lives(
         change(5, **done, completed_at=5.0, idempotency_key="old"),
     )
 
-    first = Prune(0, 50.0, 8.0)(db)
-    second = Prune(first[2] or 0, 50.0, 8.0)(db)
-    third = Prune(second[2] or 0, 50.0, 8.0)(db)
+    first = Prune(0, 50.0, 8.0, 8.0)(db)
+    second = Prune(first[2] or 0, 50.0, 8.0, 8.0)(db)
+    third = Prune(second[2] or 0, 50.0, 8.0, 8.0)(db)
 
     assert (first, second, third) == ((1, 5, 2), (0, 0, 4), (1, 5, None))
     left = db.execute_sql("SELECT id, idempotency_key FROM jobs ORDER BY row_id").fetchall()
@@ -119,8 +119,10 @@ def test_pruning_goes_in_steps_and_leaves_what_lives(
 def test_old_bodies_go_though_their_rows_stay(db: peewee.SqliteDatabase) -> None:
     write(db, change(1, state=JobState.DONE, keep=True, completed_at=10.0, idempotency_key="once"))
 
-    assert Prune(0, 5.0, 50.0)(db) == (0, 5, None)
+    assert Prune(0, 5.0, 50.0, 5.0)(db) == (0, 5, None)
     assert bodies(db) == {}
+    assert db.execute_sql("SELECT id, idempotency_key FROM jobs").fetchall() == [("j1", "once")]
+    assert Prune(0, 5.0, 50.0, 50.0)(db) == (0, 0, None)
     assert db.execute_sql("SELECT id, idempotency_key FROM jobs").fetchall() == [("j1", None)]
 
 

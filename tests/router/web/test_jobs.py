@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from router.node import Node
+from router.runner import JobMoved
 from router.web import jobs as jobs_module
 from tests.fakes import HANG, RESET, ScriptedEngine, Wait, chunk, happens, head, stream, whole
 from tests.router.conftest import MakeNode
@@ -250,9 +251,10 @@ async def test_nothing_runs_before_it_is_on_the_disk(
     broken = Broken()
     monkeypatch.setattr(node._store._writer, "_faults", broken)
     broken.gate.clear()
+    accepted = asyncio.Event()
+    node._bus.listen(JobMoved, lambda event: accepted.set())
     posting = asyncio.ensure_future(call.submit())
-    while not node._scheduler.jobs:
-        await asyncio.sleep(0)
+    await happens(accepted)
     assert not node._scheduler.running
     assert not posting.done()
     broken.gate.set()
@@ -437,11 +439,16 @@ async def test_cancelling_between_two_attempts_ends_it(
     engine.play(whole(b'{"error":{"message":"busy"}}', status=500))
     node = await make_node(engine)
     waits: list[Callable[[], None]] = []
-    monkeypatch.setattr(node._runner, "later", lambda delay_s, act: waits.append(act))
+    waiting = asyncio.Event()
+
+    def later(delay_s: float, act: Callable[[], None]) -> None:
+        waits.append(act)
+        waiting.set()
+
+    monkeypatch.setattr(node._runner, "later", later)
     call = client(node)
     job_id = await call.submit()
-    while not waits:
-        await asyncio.sleep(0)
+    await happens(waiting)
     assert (await call.get(job_id))["why"] == "retry"
     first = await call.cancel(job_id)
     waits[0]()

@@ -27,7 +27,7 @@ from tests.router.web.web_kit import Served, serving
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 BODY = (
-    b'{"choices":[{"message":{"role":"assistant","content":"hi"}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}'
+    b'{"choices":[{"message":{"role":"assistant","content":"hi"}}],"usage":{"prompt_tokens":3}}'
 )
 
 

@@ -85,6 +85,7 @@ class Webhooks:
         self._sender = sender
         self._secret_file = secret_file
         self._secret = b""
+        self._closed = False
         self._lines: dict[str, deque[_Note]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -116,6 +117,8 @@ class Webhooks:
         return _Note(job_id, str(state), hook, hook.secret or self.secret_of(key_id), body)
 
     def _tell(self, note: _Note) -> None:
+        if self._closed:
+            return  # the next run of the node tells it
         line = self._lines.get(note.job_id)
         if line is None:
             self._lines[note.job_id] = deque([note])
@@ -181,7 +184,8 @@ class Webhooks:
         ]
 
     async def close(self) -> None:
-        """Close the connections; call it when the tasks have ended."""
+        """Tell no more and close the connections; call it when the tasks have ended, before the store is closed."""
+        self._closed = True
         await self._sender.close()
 
 

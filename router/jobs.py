@@ -205,6 +205,7 @@ class Job:
     lane: Lane | None = None
     lane_model: str = ""
     ticket: int = 0
+    alone_since: float | None = None
     place: int | None = None
     eta_s: float | None = None
     updated_at: float = 0.0
@@ -250,6 +251,21 @@ class Job:
             error=self.error,
             receipt=self.receipt,
         )
+
+    def note_try(self, result: str, detail: str, duration_s: float = 0.0) -> None:
+        """Remember how a try at the chosen holder ended, for the receipt."""
+        chosen = self.decision.chosen if self.decision else None
+        if chosen is not None:
+            self.tries.append(
+                Try(
+                    number=self.try_no,
+                    node=chosen.node,
+                    engine=chosen.engine,
+                    result=result,
+                    detail=detail,
+                    duration_s=round(duration_s, 4),
+                )
+            )
 
     def served(self, outcome: Outcome | None, now_mono: float) -> Receipt | None:
         """What the user is told once the job has ended; None when nobody was ever chosen."""

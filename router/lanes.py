@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from router.jobs import Job
+from router.placement import HolderView, Word
+from router.registry import Holder
 
 PASSED_OVER_MAX = 16
 PASSED_OVER_S = 60.0
@@ -77,6 +79,23 @@ class Lane:
     @property
     def free(self) -> bool:
         return self.in_flight < self.width
+
+    def view(self, holder: Holder, blocked: Word | None) -> HolderView:
+        """A holder whose jobs run here, as placement sees it; ``blocked`` is this node's own reason to take none."""
+        return HolderView(
+            node=holder.node,
+            engine=holder.engine,
+            model=holder.model,
+            local=holder.local,
+            warm=holder.warm,
+            in_flight=self.in_flight,
+            waiting=self.waiting,
+            width=self.width,
+            last_used=holder.last_used,
+            free_vram_bytes=holder.free_vram_bytes,
+            blocked=holder.blocked or blocked,
+            detail=holder.detail,
+        )
 
     def add(self, job: Job) -> None:
         """Put a job in line by its ``seq``."""

@@ -16,11 +16,12 @@ from router.engines.base import Kind
 from router.errors import QueueFullError, QuorumError, failure
 from router.jobs import Job, Outcome, Result
 from router.lanes import Lane
-from router.placement import Decision, HolderView
+from router.placement import Decision
 from router.rates import Rates
 from router.registry import Registry
 from router.states import JobState, NodeMode, check_job
-from router.wire import Ended, ErrorInfo, Try
+from router.survey import Survey
+from router.wire import Ended, ErrorInfo
 
 INTERACTIVE_MAX = 512
 BATCH_MAX = 10_000
@@ -28,6 +29,9 @@ BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 60.0
 CRASHES_MAX = 3
 EMBEDDING_WIDTH = 4
+HOLDER_LOOK_S = 5.0
+HOLDER_S = 60.0  # a caller who waits for the answer
+HOLDER_KEPT_S = 86_400.0  # a job that lives on
 
 _POISON = failure("poison", "This job stopped the node or its engine three times.")
 
@@ -75,6 +79,7 @@ class Scheduler:
         self._batch_running = 0
         self.stopping = False
         self.rates = Rates()
+        self._survey = Survey(self.jobs, self.lanes, registry, self.rates, clock)
 
     # -- the doors
 
@@ -125,7 +130,7 @@ class Scheduler:
         if running:
             self._release(job)
             self._effects.stop(job)
-            self._note_try(job, "cancelled", "")
+            job.note_try("cancelled", "")
         self._end(job, JobState.CANCELLED, failure("cancelled", "The job was cancelled."))
         if running and job.lane is not None:
             self._pump(job.lane)
@@ -161,7 +166,8 @@ class Scheduler:
             return
         lane = self._release(job)
         error = outcome.error
-        self._note_try(job, error.code if error else "ok", error.message if error else "", outcome.duration_s)
+        job.note_try(error.code if error else "ok", error.message if error else "", outcome.duration_s)
+        job.crashes += outcome.crashed
         match outcome.result:
             case Result.DONE:
                 self._end(job, JobState.DONE, None, outcome)
@@ -169,17 +175,12 @@ class Scheduler:
                 self._end(job, JobState.FAILED, error, outcome)
             case Result.STOPPED:
                 self._move(job, JobState.QUEUED)
-            case Result.FAILED if self._poisonous(job, outcome):
+            case Result.FAILED if outcome.crashed and job.crashes >= CRASHES_MAX:
                 self._end(job, JobState.FAILED, _POISON, outcome)
             case Result.FAILED:
                 self._failed(job, error or failure("engine_failed", "The engine failed."))
         self._check_drained()
         self._pump(lane)
-
-    @staticmethod
-    def _poisonous(job: Job, outcome: Outcome) -> bool:
-        job.crashes += outcome.crashed
-        return outcome.crashed and job.crashes >= CRASHES_MAX
 
     def _failed(self, job: Job, error: ErrorInfo) -> None:
         """Another holder at once, else another round after a backoff, else the end."""
@@ -214,11 +215,26 @@ class Scheduler:
         if self.stopping or self.jobs.get(job.id) is not job or job.state is not JobState.QUEUED or job.ticket:
             return
         decision = self._place_or_none(job)
-        if decision is not None and decision.chosen is not None:
+        if decision is None:
+            self._wait_for_holder(job)
+        elif decision.chosen is not None:
+            job.alone_since = None
             self._enqueue(job, decision)
+        else:
+            error = job.error or failure("no_holder_available", f"Nobody that holds '{job.model}' can be reached.")
+            self._failed(job, error)
+
+    def _wait_for_holder(self, job: Job) -> None:
+        """Nobody has the model now, for example because its engine starts later: a wait, not a failed attempt."""
+        now = self._clock.mono()
+        job.alone_since = job.alone_since or now
+        if now - job.alone_since > (HOLDER_KEPT_S if job.keep else HOLDER_S):
+            self._end(job, JobState.FAILED, job.error)
             return
-        error = job.error or failure("no_holder_available", f"No computer that holds '{job.model}' can be reached.")
-        self._failed(job, error)
+        job.why = "waits-holder"
+        job.place = job.eta_s = None
+        job.answer.tell(job.news())
+        self._effects.later(HOLDER_LOOK_S, lambda: self._replace(job))
 
     # -- lanes and leases
 
@@ -228,25 +244,9 @@ class Scheduler:
         blocked = None
         if self.mode is not NodeMode.RUNNING:
             blocked = placement.Word.PAUSED if self.mode is NodeMode.PAUSED else placement.Word.DRAINING
-        views = []
-        for holder in holders:
-            lane = self._lane(holder.engine, job.kind)
-            views.append(
-                HolderView(
-                    node=holder.node,
-                    engine=holder.engine,
-                    model=holder.model,
-                    local=holder.local,
-                    warm=holder.warm,
-                    in_flight=lane.in_flight,
-                    waiting=lane.waiting,
-                    width=lane.width,
-                    last_used=holder.last_used,
-                    free_vram_bytes=holder.free_vram_bytes,
-                    blocked=holder.blocked or (blocked if holder.local else None),
-                    detail=holder.detail,
-                )
-            )
+        views = [
+            self._lane(holder.engine, job.kind).view(holder, blocked if holder.local else None) for holder in holders
+        ]
         decision = placement.place(views, frozenset(job.tried), self._route())
         if decision.chosen is not None or job.decision is None:
             job.decision = decision  # else the receipt goes on naming the holder that was tried last
@@ -337,20 +337,6 @@ class Scheduler:
             self.rates.learn(job)
         self._check_drained()
 
-    def _note_try(self, job: Job, result: str, detail: str, duration_s: float = 0.0) -> None:
-        chosen = job.decision.chosen if job.decision else None
-        if chosen is not None:
-            job.tries.append(
-                Try(
-                    number=job.try_no,
-                    node=chosen.node,
-                    engine=chosen.engine,
-                    result=result,
-                    detail=detail,
-                    duration_s=round(duration_s, 4),
-                )
-            )
-
     # -- the node's mode
 
     def set_mode(self, mode: NodeMode) -> None:
@@ -395,24 +381,9 @@ class Scheduler:
 
     def survey(self) -> None:
         """Note of every waiting job its place in its lane (1 for the next), when it should start, and why it waits."""
-        loading = {job.lane: job.lane_model for job in self.jobs.values() if job.state is JobState.LOADING}
-        for lane in self.lanes.values():
-            jobs = list(lane.order(functools.partial(self._registry.warm, lane.engine)))
-            for place, (job, eta_s) in enumerate(zip(jobs, self.rates.etas(lane, jobs), strict=True), 1):
-                job.place = place
-                job.eta_s = eta_s if self.mode.takes_work else None
-                job.why = self._why(job, lane, loading.get(lane))
-
-    def _why(self, job: Job, lane: Lane, loading: str | None) -> str:
-        """What a job in line waits for, in one word."""
-        if not self.mode.takes_work:
-            return "waits-paused" if self.mode is NodeMode.PAUSED else "waits-draining"
-        if loading is not None:
-            return "waits-load" if loading == job.lane_model else "waits-other-load"
-        return "waits-turn" if job.lane_model == lane.running_model else "waits-other-model"
+        self._survey.take(self.mode)
 
     def line(self) -> Iterator[Job]:
         """The waiting jobs, lane by lane in the order they will run."""
         self.survey()
-        waiting = [job for job in self.jobs.values() if job.ticket]
-        return iter(sorted(waiting, key=lambda job: (job.lane.engine if job.lane else "", job.place or 0)))
+        return self._survey.line()

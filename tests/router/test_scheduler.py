@@ -383,9 +383,11 @@ def test_a_job_found_running_after_three_crashes_is_poison() -> None:
 
 def test_a_resumed_job_whose_model_is_not_here_yet_waits_for_it() -> None:
     world = World(warm("e", "other"))
-    job = world.job()
+    job = world.job(keep=True)
     world.scheduler.resume_job(job)
-    assert (job.state, job.attempt) == (QUEUED, 1)
+    for _ in range(10):
+        world.pass_time(3600)
+    assert (job.state, job.attempt, job.why) == (QUEUED, 0, "waits-holder")
     world.appear(warm("f", "m"))
     world.pass_time(60)
     assert job.state is WORKING
@@ -452,12 +454,12 @@ def test_jobs_waiting_at_an_engine_that_vanishes_move_to_another_holder() -> Non
     assert (running.state, running.lane and running.lane.engine) == (QUEUED, "g")
 
 
-def test_jobs_of_a_model_that_vanished_wait_for_it_within_their_attempts() -> None:
+def test_jobs_of_a_model_that_vanished_wait_for_it_uncharged() -> None:
     engine = warm()
     world = World(engine)
     running, waiting = world.submit(), world.submit(max_attempts=3)
     world.registry.remove("e")
-    assert (waiting.state, waiting.attempt) == (QUEUED, 1)
+    assert (waiting.state, waiting.attempt) == (QUEUED, 0)
     world.appear(engine)
     world.pass_time(60)
     world.end(running)
@@ -466,13 +468,14 @@ def test_jobs_of_a_model_that_vanished_wait_for_it_within_their_attempts() -> No
     assert world.scheduler.lanes["e", False].in_flight == 0
 
 
-def test_jobs_of_a_model_that_stays_away_fail_with_the_reason() -> None:
+@pytest.mark.parametrize(("keep", "hours"), [(False, 0.1), (True, 25)])
+def test_jobs_of_a_model_that_stays_away_fail_with_the_reason(keep: bool, hours: float) -> None:
     world = World(warm())
     world.submit()
-    waiting = world.submit(max_attempts=3)
+    waiting = world.submit(keep=keep)
     world.registry.remove("e")
-    for _ in range(3):
-        world.pass_time(60)
+    for _ in range(20):
+        world.pass_time(hours * 3600 / 20)
     assert (waiting.state, waiting.error and waiting.error.code) == (FAILED, "model_not_found")
 
 

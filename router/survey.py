@@ -1,0 +1,63 @@
+"""Where each waiting job stands, when it should start and why it waits: told to people, decides nothing."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+
+from router.aio import Clock
+from router.jobs import Job
+from router.lanes import Lane
+from router.rates import Rates
+from router.registry import Registry
+from router.states import JobState, NodeMode
+
+CHEAP_JOBS = 200
+AGAIN_S = 1.0
+
+
+class Survey:
+    """Notes ``place``, ``eta_s`` and ``why`` on the jobs in line; with many of them at most once a second."""
+
+    def __init__(
+        self,
+        jobs: Mapping[str, Job],
+        lanes: Mapping[tuple[str, bool], Lane],
+        registry: Registry,
+        rates: Rates,
+        clock: Clock,
+    ) -> None:
+        self._jobs = jobs
+        self._lanes = lanes
+        self._registry = registry
+        self._rates = rates
+        self._clock = clock
+        self._taken = -AGAIN_S
+
+    def take(self, mode: NodeMode) -> None:
+        """Look at every line."""
+        now = self._clock.mono()
+        if len(self._jobs) > CHEAP_JOBS and now - self._taken < AGAIN_S:
+            return
+        self._taken = now
+        loading = {job.lane: job.lane_model for job in self._jobs.values() if job.state is JobState.LOADING}
+        for lane in self._lanes.values():
+            jobs = list(lane.order(functools.partial(self._registry.warm, lane.engine)))
+            for place, (job, eta_s) in enumerate(zip(jobs, self._rates.etas(lane, jobs), strict=True), 1):
+                job.place = place
+                job.eta_s = eta_s if mode.takes_work else None
+                job.why = _why(job, lane, mode, loading.get(lane))
+
+    def line(self) -> Iterator[Job]:
+        """The waiting jobs, lane by lane in the order they will run, as of the last look."""
+        waiting = [job for job in self._jobs.values() if job.ticket]
+        return iter(sorted(waiting, key=lambda job: (job.lane.engine if job.lane else "", job.place or 0)))
+
+
+def _why(job: Job, lane: Lane, mode: NodeMode, loading: str | None) -> str:
+    """What a job in line waits for, in one word."""
+    if not mode.takes_work:
+        return "waits-paused" if mode is NodeMode.PAUSED else "waits-draining"
+    if loading is not None:
+        return "waits-load" if loading == job.lane_model else "waits-other-load"
+    return "waits-turn" if job.lane_model == lane.running_model else "waits-other-model"

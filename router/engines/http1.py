@@ -26,11 +26,15 @@ PULL_BYTES: Final = 256 * 1024
 _Place = tuple[str, int]
 
 
+# Every connection reads into the same memory, because the parser copies what it keeps before the next one reads.
+_BUFFER: Final = memoryview(bytearray(256 * 1024))
+
+
 class StaleError(Exception):
     """A kept connection had been closed by the engine before the request reached it."""
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     """One connection: a request at a time, its answer's head as a future, its body pushed or collected."""
 
     def __init__(self, place: _Place) -> None:
@@ -61,7 +65,13 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP gives no other
         self.transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received(_BUFFER[:nbytes])
+
+    def _received(self, data: memoryview) -> None:
         if self._parser is None or self.complete:
             self.broke("sent more than it was asked for")
             return

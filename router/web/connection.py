@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 _HEAD_END: Final = b"\r\n\r\n"
 
 
+READ_BYTES = 64 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds, bytes and counts a client gets."""
@@ -134,6 +137,8 @@ class Connection(web.RequestHandler):
             transport.close()
             return
         self._head_since = self._loop.time()
+        if hasattr(transport, "max_size"):  # asyncio's own reads into a fresh 256 KiB, which costs memory and time
+            transport.max_size = READ_BYTES
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:

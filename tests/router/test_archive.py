@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from router.archive import KEPT_ANSWERS, Archive
+from router.jobs import Answer
 from router.states import JobState
 from router.wire import Ended
-from tests.fakes import make_job
+from tests.fakes import listening, make_job
 from tests.world import World
 
 
@@ -51,3 +52,34 @@ async def test_only_the_newest_ended_answers_stay_in_memory(world: World) -> Non
     assert len(archive._recent) == KEPT_ANSWERS
     assert "running" in archive._recent
     assert "J0" not in archive._recent
+
+
+async def test_a_blanked_answer_says_how_it_ended_and_nothing_more(world: World) -> None:
+    archive = Archive(NoRows(), world.scheduler)  # type: ignore[arg-type]
+    job = world.submit(answer=Answer(keep=True))
+    archive.keep(job)
+    world.load(job)
+    reader = listening(job)
+    job.answer.feed(b"data: canary\n\n", 1)
+    world.effects.moved = lambda job, old: archive.blank(job) if not job.state.live else None  # type: ignore[method-assign]
+    world.end(job)
+    assert reader.got == b"data: canary\n\n"
+    late = listening(await archive.answer(job.id) or Answer())
+    assert late.got == b""
+    assert late.ends == reader.ends
+
+
+async def test_blanking_all_leaves_running_answers_alone(world: World) -> None:
+    archive = Archive(NoRows(), world.scheduler)  # type: ignore[arg-type]
+    ended, running = world.submit(answer=Answer(keep=True)), world.submit(answer=Answer(keep=True))
+    for job in (ended, running):
+        archive.keep(job)
+        if job is ended:
+            world.load(job)
+            job.answer.feed(b"data: canary\n\n", 1)
+            world.end(job)
+    archive.blank_all()
+    blank = await archive.answer(ended.id)
+    assert blank is not None
+    assert (blank.chunks, blank.end) == ([], ended.answer.end)
+    assert await archive.answer(running.id) is running.answer

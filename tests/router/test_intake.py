@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.engines.base import Kind
-from router.errors import ModelNotFoundError
+from router.errors import ModelNotFoundError, QueueFullError, QuorumError
 from router.intake import Intake
 from router.jobs import Origin
 from router.settings import Settings
@@ -71,3 +71,43 @@ async def test_when_the_node_is_what_goes_away_the_job_stays(door: Door) -> None
     door.world.scheduler.stop_accepting()
     door.intake.client_left(job)
     assert job.state.live
+
+
+class Full:
+    """No room for more than a few bytes."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def require(self, size: int) -> None:
+        self.asked.append(size)
+        raise QueueFullError(60.0, "The room is used up.")
+
+
+async def test_only_what_is_to_be_kept_needs_room(door: Door) -> None:
+    room = Full()
+    world = door.world
+    intake = Intake(world.scheduler, world.registry, Settings(None, {}), world.clock, door.repoll, door, room)
+    with pytest.raises(QueueFullError):
+        await intake.submit(intake.job(CHECKED, Origin.JOBS, keep=True))
+    assert room.asked == [len(CHECKED.body)]
+    assert not world.scheduler.jobs
+    await intake.submit(intake.job(CHECKED, Origin.API))
+    assert len(world.scheduler.jobs) == 1
+
+
+async def test_a_job_takes_its_turns_as_the_person_whose_key_it_came_with(door: Door) -> None:
+    world = door.world
+
+    def person(key_id: str) -> str:
+        if key_id == "k2":
+            raise QuorumError("unauthorized", "This API key was revoked.")
+        return {"k1": "Anna"}[key_id]
+
+    intake = Intake(world.scheduler, world.registry, Settings(None, {}), world.clock, door.repoll, door, person=person)
+    job = await intake.submit(intake.job(CHECKED, Origin.API, key_id="k1"))
+    assert (job.person, job.key_id, job.info().key) == ("Anna", "k1", "Anna")
+    with pytest.raises(QuorumError):
+        await intake.submit(intake.job(CHECKED, Origin.API, key_id="k2"))
+    assert (await intake.submit(intake.job(CHECKED, Origin.API))).person == ""
+    assert len(world.scheduler.jobs) == 2

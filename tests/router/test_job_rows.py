@@ -345,6 +345,16 @@ async def test_forgetting_leaves_the_row_and_nothing_else(jobs: JobRows, path: P
     assert await jobs.get("j1") is not None
 
 
+async def test_the_oldest_ended_body_is_the_one_to_leave_first(jobs: JobRows) -> None:
+    assert await jobs.oldest_ended_body() is None
+    await jobs.save_durable(row("waiting", keep=True), b"asked")
+    await jobs.save_durable(end(row("j1", keep=True), at=50.0), b"asked")
+    await jobs.save_durable(end(row("j2", keep=True), at=60.0), b"asked")
+    assert await jobs.oldest_ended_body() == 50.0
+    await jobs.forget("j1")
+    assert await jobs.oldest_ended_body() == 60.0
+
+
 async def test_forgetting_reaches_what_is_not_written_yet(jobs: JobRows) -> None:
     jobs.save(row("j1", keep=True), b"a secret prompt")
     await jobs.forget("j1")

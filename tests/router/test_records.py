@@ -134,3 +134,22 @@ async def test_forgetting_at_once_leaves_the_row_and_no_words(tmp_path: Path) ->
     await desk.flushed()
     await desk.store.close()
     assert b"canary" not in (tmp_path / "forget.db").read_bytes()
+
+
+async def test_forgetting_that_is_switched_on_meanwhile_reaches_what_was_kept_so_far(tmp_path: Path) -> None:
+    desk = await Desk(tmp_path / "forget.db").open()
+    job = desk.world.submit(keep=True, stream=True, body=b'{"canary":1}')
+    job.answer.keep = True
+    desk.world.load(job)
+    desk.rows.append_chunks(job.id, 1, 0, stream("canary"))
+    await desk.flushed()
+    assert await desk.rows.read_chunks(job.id, 1)
+    desk.forget = True
+    desk.world.fail(job)
+    desk.world.scheduler.cancel(job.id)
+    await desk.flushed()
+    assert await desk.rows.read_chunks(job.id, 1) == []
+    assert await desk.rows.read_request(job.id) is None
+    assert desk.rows.bodies_bytes == 0
+    await desk.store.close()
+    assert b"canary" not in (tmp_path / "forget.db").read_bytes()

@@ -275,6 +275,17 @@ async def test_an_origin_that_is_ours_by_another_name_is_foreign(served: Served)
 # Keys
 
 
+@pytest.mark.parametrize(
+    "form", [b"Authorization: Bearer %b\r\n", b"Authorization: bearer  %b\r\n", b"x-api-key: %b\r\n"]
+)
+async def test_a_key_of_ours_that_opens_nothing_is_told_so_where_none_is_needed(form: bytes) -> None:
+    async with serving(keys=True) as served:
+        wrong = await served.ask(served.get(extra=form % b"qk_revoked"))
+        assert (wrong.status, error_of(wrong.body)[0]) == (401, "unauthorized")
+        assert (await served.ask(served.get(extra=form % b"sk-anything"))).status == 200
+        assert (await served.ask(served.get(b"/healthz", form % b"qk_revoked"))).status == 200
+
+
 async def test_keys_are_asked_for_when_switched_on() -> None:
     async with serving(keys=True) as served:
         free = await served.ask(served.post(b"{}", b"Authorization: Bearer sk-anything\r\n"))

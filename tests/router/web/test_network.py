@@ -26,9 +26,7 @@ from tests.router.conftest import MakeNode
 from tests.router.web.web_kit import Served, serving
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
-BODY = (
-    b'{"choices":[{"message":{"role":"assistant","content":"hi"}}],"usage":{"prompt_tokens":3}}'
-)
+BODY = b'{"choices":[{"message":{"role":"assistant","content":"hi"}}],"usage":{"prompt_tokens":3}}'
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -41,6 +42,7 @@ from router.scheduler import Scheduler
 from router.sessions import ModelFiles, Sessions
 from router.settings import NodeOptions, Settings
 from router.store import Store
+from router.token_count import count_tokens
 from router.view import View
 from router.web.front import Front
 from router.web.service import Service
@@ -194,6 +196,7 @@ class Node:
             load=self._roster.load,
             unload=self._roster.unload,
             add_models=self._engines.add_models,
+            count_tokens=partial(count_tokens, self._registry),
         )
 
     def _take_up(self) -> None:

@@ -151,6 +151,12 @@ class LlamaEngine:
         finally:
             self._release(replica, call.request_id)
 
+    async def count_tokens(self, model: str, body: bytes) -> int | None:
+        """Tokens of the prompt of a chat as the loaded model counts them; None while it isn't. Raises EngineFault."""
+        found = self._library.find(model)
+        replica = self._replicas.get(_key(found, Kind.CHAT)) if found is not None else None
+        return await replica.count_tokens(body) if replica is not None and replica.loaded else None
+
     # -- loading
 
     def _model(self, name: str) -> LibraryModel:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from yarl import URL
 
 from router import gguf
@@ -78,6 +79,7 @@ class Replica:
         self._tasks = tasks
         self._tuning = tuning
         self._hardware = hardware
+        self._transport = transport
         self._child = Child(model.name, tasks, transport)
 
     @property
@@ -155,6 +157,19 @@ class Replica:
         self.memory_bytes = await asyncio.to_thread(process_bytes, self._child.pid)
         self.loaded = True
         self._tell(100)
+
+    async def count_tokens(self, body: bytes) -> int | None:
+        """Tokens of the prompt that a chat's template makes; None where the template refuses. Raises EngineFault."""
+        status, made = await self._ask("apply-template", msgspec.Raw(body))
+        prompt = made.get("prompt") if isinstance(made, dict) else None
+        if status != 200 or not isinstance(prompt, str):
+            return None
+        status, made = await self._ask("tokenize", {"content": prompt, "add_special": True, "parse_special": True})
+        tokens = made.get("tokens") if isinstance(made, dict) else None
+        return len(tokens) if status == 200 and isinstance(tokens, list) else None
+
+    async def _ask(self, path: str, body: object) -> tuple[int, Any]:
+        return await self._transport.json("POST", self._child.url(path), headers=self.headers, body=body)
 
     async def watch(self) -> None:
         """Until its process has ended."""

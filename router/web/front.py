@@ -10,6 +10,7 @@ from router.aio import Tasks
 from router.errors import StartError, failure
 from router.metrics import Metrics
 from router.web.answers import json_answer, openai_error
+from router.web.anthropic import AnthropicRoutes
 from router.web.guard import Guard, Sessions
 from router.web.jobs import JobRoutes
 from router.web.local import LocalRoutes
@@ -73,6 +74,7 @@ class Front:
         turnstile = Turnstile()
         OpenAIRoutes(self._service, turnstile).add_to(app)
         ResponsesRoutes(self._service, turnstile).add_to(app)
+        AnthropicRoutes(self._service, turnstile).add_to(app)
         OllamaRoutes(self._service, turnstile).add_to(app)
         JobRoutes(self._service, turnstile).add_to(app)
         LocalRoutes(self._service).add_to(app)

@@ -39,7 +39,10 @@ _CLIENT_PREFIXES: Final = ("/v1/", "/api/", "/jobs")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9._~:@\[\]-]{1,255}")
 _TARGET: Final = re.compile(r"/[!$&-;=?-Z_a-z~%\[\]|]*")
 _FIELD_NAMES: Final = re.compile(r"[A-Za-z0-9-]+(?:\s*,\s*[A-Za-z0-9-]+)*")
-_EXPOSED: Final = "X-Quorum-Job, X-Quorum-Node, X-Quorum-Reason, X-Quorum-Attempts, X-Quorum-Queued-Ms, Retry-After"
+_EXPOSED: Final = (
+    "X-Quorum-Job, X-Quorum-Node, X-Quorum-Reason, X-Quorum-Attempts, X-Quorum-Queued-Ms, X-Quorum-Estimate, "
+    "Retry-After"
+)
 
 
 class Keys(Protocol):

@@ -46,3 +46,4 @@ class Service:
     load: Callable[[str, str], None]
     unload: Callable[[str, str], Awaitable[None]]
     add_models: Callable[[str], Awaitable[Added]]
+    count_tokens: Callable[[str, bytes], Awaitable[int | None]]

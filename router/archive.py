@@ -95,6 +95,11 @@ class Archive:
             infos.append(info_of(row) if live is None or live.state is not row.state else live.info())
         return infos
 
+    async def ended(self, limit: int) -> list[JobInfo]:
+        """The newest jobs that have ended, in the order they ended."""
+        infos = [info_of(row) for row in await self._rows.ended(limit)]
+        return sorted(infos, key=lambda info: info.completed_at or info.created_at)
+
     async def info(self, job_id: str) -> JobInfo | None:
         """The job as lists show it; None when there is no such job."""
         live = self._scheduler.jobs.get(job_id)

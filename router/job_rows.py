@@ -232,6 +232,12 @@ class JobRows:
             (None if state is None else state.value, key_id, before, limit),
         )
 
+    async def ended(self, limit: int) -> list[JobRow]:
+        """The newest rows of jobs that have ended, newest first."""
+        return await self._select(
+            "WHERE state NOT IN ('queued', 'loading', 'working') ORDER BY row_id DESC LIMIT ?", (limit,)
+        )
+
     async def by_idempotency(self, key_id: str | None, key: str) -> JobRow | None:
         """The job that an earlier request with this Idempotency-Key of the same API key made."""
         rows = await self._select(

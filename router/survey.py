@@ -46,18 +46,18 @@ class Survey:
             for place, (job, eta_s) in enumerate(zip(jobs, self._rates.etas(lane, jobs), strict=True), 1):
                 job.place = place
                 job.eta_s = eta_s if mode.takes_work else None
-                job.why = _why(job, lane, mode, loading.get(lane))
+                job.why = self._why(job, lane, mode, loading.get(lane))
 
     def line(self) -> Iterator[Job]:
         """The waiting jobs, lane by lane in the order they will run, as of the last look."""
         waiting = [job for job in self._jobs.values() if job.ticket]
         return iter(sorted(waiting, key=lambda job: (job.lane.engine if job.lane else "", job.place or 0)))
 
-
-def _why(job: Job, lane: Lane, mode: NodeMode, loading: str | None) -> str:
-    """What a job in line waits for, in one word."""
-    if not mode.takes_work:
-        return "waits-paused" if mode is NodeMode.PAUSED else "waits-draining"
-    if loading is not None:
-        return "waits-load" if loading == job.lane_model else "waits-other-load"
-    return "waits-turn" if job.lane_model == lane.running_model else "waits-other-model"
+    def _why(self, job: Job, lane: Lane, mode: NodeMode, loading: str | None) -> str:
+        """What a job in line waits for, in one word."""
+        if not mode.takes_work:
+            return "waits-paused" if mode is NodeMode.PAUSED else "waits-draining"
+        if loading is not None:
+            return "waits-load" if loading == job.lane_model else "waits-other-load"
+        ready = job.lane_model == lane.running_model or self._registry.warm(lane.engine, job.lane_model)
+        return "waits-turn" if ready else "waits-other-model"

@@ -18,8 +18,9 @@ from router.wire import Change, ChatInfo, EngineInfo, JobInfo, Message, NodeInfo
 FLUSH_S = 0.05
 RECENT_JOBS = 50
 LIST_MAX = 500
-LOOK_AT_JOB_S = 0.0005
-"""Between two looks at the line pass so many seconds for each job in it: a long one costs 3 % of the loop at most."""
+LOOK_AT_JOB_S = 0.005
+LOOK_MAX_S = 1.0
+"""Between two looks at the line passes the first for each job in it, at most the second: each look tells all of it."""
 
 _NOTHING = Change()
 
@@ -128,7 +129,9 @@ class View:
         if self._next_look is not None:
             self._look_again = True
             return {}
-        self._next_look = asyncio.get_running_loop().call_later(waiting * LOOK_AT_JOB_S, self._may_look)
+        self._next_look = asyncio.get_running_loop().call_later(
+            min(LOOK_MAX_S, waiting * LOOK_AT_JOB_S), self._may_look
+        )
         line = [job for job in self._scheduler.line() if (job.place or 0) <= LIST_MAX]
         told, self._line = self._line, {job.id: (job.place, job.eta_s, job.why) for job in line}
         return {job.id: job for job in line if told.get(job.id) != self._line[job.id]}

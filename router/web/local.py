@@ -162,6 +162,7 @@ class LocalRoutes:
         answer = await self._service.archive.answer(job_id)
         if answer is None:
             raise _no_job()
+        self._service.scheduler.survey()
         return await follow_answer(request, answer, self._service.scheduler.jobs.get(job_id))
 
     # -- conversations

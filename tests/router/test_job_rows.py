@@ -182,6 +182,7 @@ async def test_lists_go_back_page_by_page(jobs: JobRows) -> None:
     assert [job.id for job in await jobs.recent(3, before="j4")] == ["j3", "j2", "j1"]
     assert [job.id for job in await jobs.recent(9, state=JobState.DONE)] == ["j3", "j2", "j1", "j0"]
     assert [job.id for job in await jobs.recent(9, key_id="k1")] == ["j5", "j3", "j1"]
+    assert [job.id for job in await jobs.ended(3)] == ["j3", "j2", "j1"]
     assert await jobs.get("nobody") is None
 
 

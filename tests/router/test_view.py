@@ -94,8 +94,9 @@ async def test_of_a_long_line_only_its_beginning_is_told_and_the_rest_as_it_come
         told = await moved(watched, queue, *jobs)
         assert len(told) == 1 + LIST_MAX
         watched.world.end(jobs[0])
-        await moved(watched, queue, jobs[0], jobs[1])
-        later = (await asyncio.wait_for(queue.get(), 1.0)).jobs  # a long line is not looked at each time
+        watched.world.clock.advance(1)
+        assert len(await moved(watched, queue, jobs[0], jobs[1])) == 2
+        later = (await asyncio.wait_for(queue.get(), 2.0)).jobs  # a long line is not looked at each time
         assert len(later) == LIST_MAX
         assert {info.id: info.place for info in later}[jobs[LIST_MAX + 1].id] == LIST_MAX
         assert jobs[LIST_MAX + 2].id not in {info.id for info in later}

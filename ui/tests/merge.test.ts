@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { ENDED_KEPT, merged, ordered } from "../src/lib/merge";
+import { ENDED_KEPT, merged, ordered, WAITING_KEPT } from "../src/lib/merge";
 import { chatInfo, job, model, snapshot } from "./fakes";
 
 describe("a pushed change", () => {
@@ -28,5 +28,11 @@ describe("a pushed change", () => {
     ]);
     expect(list.slice(0, 4).map((one) => one.id)).toEqual(["r", "w1", "w2", `e${ENDED_KEPT + 8}`]);
     expect(list).toHaveLength(3 + ENDED_KEPT);
+  });
+
+  test("keeps of a long line only its beginning", () => {
+    const list = ordered(Array.from({ length: WAITING_KEPT + 9 }, (_, at) => job(`w${at}`, { place: WAITING_KEPT + 9 - at })));
+    expect(list).toHaveLength(WAITING_KEPT);
+    expect(list.at(-1)?.place).toBe(WAITING_KEPT);
   });
 });

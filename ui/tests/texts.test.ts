@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { age, bytes, duration, openaiAddress, ordinal, rate, shortened } from "../src/lib/format";
+import { age, bytes, duration, openaiAddress, ordinal, rate, rough, shortened } from "../src/lib/format";
 import { canSee, choices, firstChoice } from "../src/lib/models";
 import { splitThinking } from "../src/lib/thinking";
 import { waitingText } from "../src/lib/waiting";
@@ -21,6 +21,7 @@ describe("what a waiting user reads", () => {
     [{ why: "every model in memory is in use" }, "Waiting: every model in memory is in use"],
     [{ place: 1, why: "waits-paused" }, "Waits until Quorum is resumed"],
     [{ place: 1, why: "retry", attempt: 1 }, "Waits to be tried again"],
+    [{ why: "retry", attempt: 1, eta_s: 2.6 }, "Waits to be tried again, about 3 s"],
     [{ place: 1, attempt: 1 }, "Next in line, attempt 2"],
     [{ state: "loading" as const, loading_pct: 40 }, "Loading model, 40 %"],
     [{ state: "loading" as const }, "Loading model"],
@@ -39,6 +40,7 @@ test("numbers read as people write them", () => {
     "2 h 10 min",
     "1 d 1 h",
   ]);
+  expect([-1, 0.4, 9.6, 59.4, 59.6, 185].map(rough)).toEqual(["0 s", "0 s", "10 s", "59 s", "1 min", "3 min 5 s"]);
   expect([1, 2, 3, 4, 11, 12, 13, 21, 112].map(ordinal).join(" ")).toBe("1st 2nd 3rd 4th 11th 12th 13th 21st 112th");
   expect(rate(124.6)).toBe("125 tokens/s");
   expect(rate(8.44)).toBe("8.4 tokens/s");

@@ -24,6 +24,11 @@ export function duration(seconds: number): string {
   return pair(Math.floor(whole / 86_400), "d", Math.floor((whole % 86_400) / 3600), "h");
 }
 
+/** The same in whole seconds, for what is estimated or still runs: `0 s`, `42 s`, `3 min 5 s`. */
+export function rough(seconds: number): string {
+  return seconds < 59.5 ? `${Math.max(0, Math.round(seconds))} s` : duration(seconds);
+}
+
 function pair(large: number, unit: string, small: number, smallUnit: string): string {
   return small > 0 ? `${large} ${unit} ${small} ${smallUnit}` : `${large} ${unit}`;
 }

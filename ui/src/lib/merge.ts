@@ -2,8 +2,9 @@
 
 import type { Change, ChatInfo, JobInfo, Snapshot } from "../wire.gen";
 
-/** Ended jobs the Queue page keeps. */
+/** Jobs the page keeps: the last that ended, and those next in line; the node tells of others as they come near. */
 export const ENDED_KEPT = 50;
+export const WAITING_KEPT = 500;
 
 const LIVE: ReadonlySet<string> = new Set(["queued", "loading", "working"]);
 
@@ -40,7 +41,7 @@ export function ordered(jobs: JobInfo[]): JobInfo[] {
   running.sort((a, b) => (a.started_at ?? a.created_at) - (b.started_at ?? b.created_at));
   waiting.sort((a, b) => (a.place ?? Infinity) - (b.place ?? Infinity) || a.created_at - b.created_at);
   ended.sort((a, b) => (b.completed_at ?? b.created_at) - (a.completed_at ?? a.created_at));
-  return [...running, ...waiting, ...ended.slice(0, ENDED_KEPT)];
+  return [...running, ...waiting.slice(0, WAITING_KEPT), ...ended.slice(0, ENDED_KEPT)];
 }
 
 export function newestFirst(chats: ChatInfo[]): ChatInfo[] {

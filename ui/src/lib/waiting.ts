@@ -1,6 +1,6 @@
 /** What a waiting user is told: from the state events of a job. Pure. */
 
-import { duration, ordinal } from "./format";
+import { ordinal, rough } from "./format";
 import { t } from "./strings";
 import type { State } from "../wire.gen";
 
@@ -28,10 +28,10 @@ export function reasonText(why: string): string {
 }
 
 function queued(state: State, thisNode: string): string {
-  if (HELD.has(state.why)) return reasonText(state.why);
   const where = state.node && state.node !== thisNode ? t.waiting.on(state.node) : "";
   const place = state.place === null ? t.waiting.queued : state.place <= 1 ? t.waiting.next : placed(state.place);
-  const eta = state.eta_s === null ? "" : t.waiting.eta(duration(state.eta_s));
+  const eta = state.eta_s === null ? "" : t.waiting.eta(rough(state.eta_s));
+  if (HELD.has(state.why)) return `${reasonText(state.why)}${eta}`;
   const why = state.place === null && state.why ? `: ${reasonText(state.why)}` : "";
   const again = state.attempt > 0 ? t.waiting.again(state.attempt + 1) : "";
   return `${place}${where}${why}${eta}${again}`;

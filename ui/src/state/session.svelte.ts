@@ -5,7 +5,7 @@ import type { Desktop } from "../lib/desktop";
 import { Feed, type FeedStatus } from "../lib/feed";
 import { merged, newestFirst, ordered } from "../lib/merge";
 import { signIn } from "../lib/signin";
-import type { Change, ErrorInfo, Message, NodeInfo, Snapshot } from "../wire.gen";
+import type { Change, ErrorInfo, JobInfo, Message, NodeInfo, Snapshot } from "../wire.gen";
 import { applyTheme } from "./theme.svelte";
 import { toasts } from "./toasts.svelte";
 
@@ -21,6 +21,7 @@ class Session {
 
   #feed: Feed | null = null;
   #renewed = false;
+  #heard = new WeakMap<JobInfo, number>();
   #messages = new Set<Listener<Message>>();
   #resumes = new Set<Listener<void>>();
 
@@ -98,6 +99,15 @@ class Session {
     }
   }
 
+  /** When `job` came, in Unix seconds: its `eta_s` counts from then. */
+  heardAt(job: JobInfo): number {
+    return this.#heard.get(job) ?? now();
+  }
+
+  #hear(jobs: JobInfo[]): void {
+    for (const job of jobs) this.#heard.set(job, now());
+  }
+
   /** The name of a node that an answer calls by id or by name. */
   nodeName(node: string | null): string {
     return node !== null && node === this.node?.id ? this.node.name : (node ?? "");
@@ -107,6 +117,7 @@ class Session {
     const first = this.snapshot === null;
     this.refused = null;
     this.#renewed = false;
+    this.#hear(snapshot.jobs);
     this.snapshot = { ...snapshot, jobs: ordered(snapshot.jobs), chats: newestFirst([...snapshot.chats]) };
     this.#paint();
     if (!first) this.#resumes.forEach((listener) => listener());
@@ -114,6 +125,7 @@ class Session {
 
   #change(change: Change): void {
     if (!this.snapshot) return;
+    this.#hear(change.jobs ?? []);
     this.snapshot = merged(this.snapshot, change);
     if (change.settings) this.#paint();
     if (change.notice) toasts.say(change.notice);
@@ -125,6 +137,10 @@ class Session {
     const theme = this.settings.find((setting) => setting.name === "theme");
     if (theme) applyTheme(theme.value);
   }
+}
+
+function now(): number {
+  return Date.now() / 1000;
 }
 
 export const session = new Session();

@@ -164,6 +164,7 @@ export function snapshot(more: Partial<Snapshot> = {}): Snapshot {
       disk_free_bytes: 0,
       data_dir: "",
       notice: "",
+      network: [],
     },
     engines: [],
     models: [],

@@ -43,7 +43,7 @@ from router.sessions import ModelFiles, Sessions
 from router.settings import NodeOptions, Settings
 from router.store import Store
 from router.token_count import count_tokens
-from router.view import View
+from router.view import RECENT_JOBS, View
 from router.web.front import Front
 from router.web.service import Service
 from router.webhook_sender import Sender
@@ -100,6 +100,7 @@ class Node:
             # what an earlier run left is read before the first new job can be among it
             self._left = await self._records.resumed(self._clock)
             self._unanswered = {m.job_id or "": m for m in await self._chats.running_answers()}
+            self._view.remember(await self._archive.ended(RECENT_JOBS))
             self._take_up()
             await self._front.start()
         except BaseException:
@@ -349,6 +350,7 @@ class Node:
                 for job in self._scheduler.line():
                     if job.answer.readers:
                         job.answer.tell(job.news())
+                self._view.changed()
 
 
 def _make_private(folder: Path) -> None:

@@ -28,6 +28,7 @@ def status(client: Client, arguments: argparse.Namespace) -> int:
         ("memory", f"{size(node['ram_free_bytes'])} free of {size(node['ram_total_bytes'])}"),
         ("gpu", _gpu(node)),
         ("disk", f"{size(node['disk_free_bytes'])} free"),
+        ("network", ", ".join(node["network"])),
         ("data", clean(node["data_dir"])),
         ("version", f"{node['version']}, up for {span(time.time() - node['started_at'])}, id {node['id'][:12]}"),
         ("notice", clean(node["notice"])),

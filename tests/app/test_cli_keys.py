@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from router.library import STARTER_NAME
+from router.web.network import lan_addresses
 from tests.app.serving import ROOT, Serving, environment, serving
 
 
@@ -117,6 +118,16 @@ def test_the_other_commands_need_no_key(node: Serving) -> None:
         assert node.quorum(*words, "--json").returncode == 0
     asked = node.quorum("run", "no-such-model", "hello")
     assert "No computer holds the model" in asked.stderr
+
+
+def test_status_says_where_other_computers_reach_this_one(tmp_path: Path) -> None:
+    found = [address for address in lan_addresses() if ":" not in address]
+    if not found:
+        pytest.skip("this computer has no address in a network")
+    with serving(tmp_path / "data", QUORUM_BUILTIN_ENGINE="0", QUORUM_LISTEN_LAN="1") as one:
+        address = f"http://{found[0]}:{urlsplit(one.address).port}"
+        assert address in one.quorum("status").stdout
+        assert address in one.json("status")["node"]["network"]
 
 
 def test_the_list_of_none_says_how_to_make_one(tmp_path: Path) -> None:

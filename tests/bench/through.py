@@ -184,7 +184,7 @@ def main() -> int:
                 for _ in range(args.rounds):
                     direct.append(measure(load, engine, case, args.seconds, None))
                     through.append(measure(load, port, case, args.seconds, quorum.pid))
-                results.append(rows(case, direct, through))
+                results.append(rows(case, direct, through) | {"rss_mib": rss_mib(quorum.pid)})
             memory = rss_mib(quorum.pid)
         report = {"cases": results, "rss_mib": round(memory, 1)}
     if args.json:

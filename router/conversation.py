@@ -9,7 +9,7 @@ import msgspec
 
 from router.aio import Clock, Tasks
 from router.chats import Chats
-from router.chunks import payloads
+from router.chunks import NOT_JSON, payloads
 from router.engines.base import Kind
 from router.errors import BadRequestError, QuorumError, failure
 from router.intake import Intake
@@ -133,9 +133,9 @@ class _Recorder:
             try:
                 chunk: Any = msgspec.json.decode(payload)
                 delta = chunk["choices"][0]["delta"]
-            except (msgspec.DecodeError, LookupError, TypeError):
+                text, thought = delta.get("content"), delta.get("reasoning_content") or delta.get("reasoning")
+            except (*NOT_JSON, LookupError, TypeError, AttributeError):
                 continue
-            text, thought = delta.get("content"), delta.get("reasoning_content") or delta.get("reasoning")
             if isinstance(thought, str) and thought:
                 self._reasoning.append(thought)
                 self._thought_to = self._clock.mono()

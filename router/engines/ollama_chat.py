@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from router.chunks import NOT_JSON
 from router.engines.base import Call, Kind
 from router.errors import EngineFault
 
@@ -42,7 +43,7 @@ def native_body(call: Call) -> dict[str, Any] | None:
         return None
     try:
         return _translated(call, msgspec.json.decode(call.body))
-    except (msgspec.DecodeError, AttributeError, TypeError):
+    except (*NOT_JSON, AttributeError, TypeError):
         return None  # not as the canonical form is: Ollama's own check says what is wrong with it
 
 
@@ -122,7 +123,7 @@ def _message(message: dict[str, Any]) -> dict[str, Any] | None:
 def _call_in(function: dict[str, Any]) -> dict[str, Any]:
     try:
         arguments = msgspec.json.decode(function.get("arguments") or "{}")
-    except msgspec.DecodeError:
+    except NOT_JSON:
         arguments = {}
     return {"function": {"name": function.get("name"), "arguments": arguments}}
 
@@ -204,7 +205,7 @@ class Translator:
 def _decoded(line: bytes) -> dict[str, Any]:
     try:
         answer = msgspec.json.decode(line)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         answer = None
     if not isinstance(answer, dict):
         raise EngineFault("Ollama sent a line that is not JSON.")

@@ -160,7 +160,7 @@ class HttpTransport:
             raise EngineFault(f"The engine at {_place(url)} did not answer within {timeout_s:g} s.") from None
         try:
             return reply.status, msgspec.json.decode(bytes(parts))
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             return reply.status, None
 
 

@@ -8,8 +8,9 @@ import msgspec
 from aiohttp import web
 
 from router import __version__
+from router.chunks import NOT_JSON
 from router.engines.base import Kind
-from router.errors import BadRequestError, ModelNotFoundError
+from router.errors import BadRequestError, ModelNotFoundError, failure
 from router.jobs import Job, Origin
 from router.web import ollama_shapes as shapes
 from router.web.answers import json_answer, ollama_error
@@ -94,8 +95,8 @@ class OllamaRoutes:
         answer, job = await self._embed(request, asked, asked.get("input"))
         if isinstance(answer, ErrorInfo):
             return _refuse(answer, job)
-        vectors = [entry["embedding"] for entry in answer["data"]]
-        count = (answer.get("usage") or {}).get("prompt_tokens", 0)
+        vectors = [entry.embedding for entry in answer.data]
+        count = answer.usage.get("prompt_tokens", 0)
         return json_answer({"model": job.model, "embeddings": vectors, "prompt_eval_count": count})
 
     async def embeddings(self, request: web.Request) -> web.Response:
@@ -104,16 +105,24 @@ class OllamaRoutes:
         answer, job = await self._embed(request, asked, asked.get("prompt"))
         if isinstance(answer, ErrorInfo):
             return _refuse(answer, job)
-        return json_answer({"embedding": answer["data"][0]["embedding"]})
+        return json_answer({"embedding": answer.data[0].embedding if answer.data else []})
 
-    async def _embed(self, request: web.Request, asked: dict[str, Any], text: object) -> tuple[Any, Job]:
+    async def _embed(
+        self, request: web.Request, asked: dict[str, Any], text: object
+    ) -> tuple[_Embedded | ErrorInfo, Job]:
         canonical = {"model": asked.get("model"), "input": text}
         job = await self._submit(request, check(Kind.EMBEDDING, canonical, msgspec.json.encode(canonical)), asked)
         try:
             body, error = await whole_answer(job, self._service.load)
         finally:
             self._service.intake.client_left(job)
-        return (error, job) if error is not None else (msgspec.json.decode(body), job)
+        if error is not None:
+            return error, job
+        try:
+            answer = msgspec.json.decode(body, type=_Embedded)
+        except NOT_JSON:
+            return failure("engine_failed", "The engine's answer holds no vectors."), job
+        return answer, job
 
     async def _run(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         await self._turnstile.enter()
@@ -172,6 +181,17 @@ class OllamaRoutes:
         for info in self._service.registry.model_infos():
             infos.setdefault(info.name, info)
         return list(infos.values())
+
+
+class _Vector(msgspec.Struct):
+    embedding: list[float]
+
+
+class _Embedded(msgspec.Struct):
+    """What is needed of an OpenAI embeddings answer."""
+
+    data: list[_Vector]
+    usage: dict[str, Any] = {}
 
 
 def _tagless(asked: object, name: str) -> str:

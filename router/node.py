@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 DATABASE = "quorum.db"
 SETTINGS = "settings.json"
 GRACE_S = 10.0
+STARTING_S = 20.0
 LOOK_S = 15.0
 NEWS_S = 2.0
 
@@ -122,7 +124,7 @@ class Node:
         self._rows = rows
         self._registry = Registry(self._id, self.name, self._registry_changed)
         self._roster = Roster(self._registry, self._tasks, self._clock, self._tell)
-        runner = Runner(self._registry, self._bus, self._tasks, self._clock, self._roster.poll_soon, Limits())
+        runner = Runner(self._registry, self._bus, self._tasks, self._clock, self._roster.poll_now, Limits())
         self._scheduler = Scheduler(
             self._registry, runner, self._clock, width=self._width, route=lambda: self.settings["route"]
         )
@@ -157,7 +159,7 @@ class Node:
             self._registry,
             self.settings,
             self._clock,
-            self._roster.repoll,
+            self._look_again,
             self._records,
             self._room,
             self._access.person,
@@ -217,12 +219,20 @@ class Node:
         await self._engines.start(self._front.own_addresses)
         self._front.accept()
         self._looked.set()
-        for job in self._left:
-            self._scheduler.release(job)
+        self._scheduler.release(*self._left)
         self._left.clear()
         for message in self._unanswered.values():
             await self._conversations.lost(message)
         await self._roster.poll_on()
+
+    async def _look_again(self) -> None:
+        """Somebody asked for a model that isn't known: just after the start, the engines' first look is still due."""
+        if self._looked.is_set():
+            await self._roster.repoll()
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STARTING_S):
+                    await self._looked.wait()
 
     async def ready(self) -> None:
         """Wait until every engine has been looked at once."""

@@ -114,6 +114,7 @@ class Records:
             self._live[row.id] = row
             self._rows.save(row)
             job = job_of(row, body, clock.mono())
+            job.try_no += 1  # the newest try may have reached its readers before the disk: its number is not used again
             job.answer.attach(ChunkLog(self._rows, job.id, job.answer))
             jobs.append(job)
             if found.running:

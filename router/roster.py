@@ -51,11 +51,16 @@ class Roster:
 
     def poll_soon(self, engine_id: str) -> None:
         """Look at one engine; asked again meanwhile, once more afterwards."""
+        self.poll_now(engine_id)
+
+    def poll_now(self, engine_id: str) -> asyncio.Task[None] | None:
+        """The same; the task ends when what is seen from now on is known. None for an engine that is gone."""
         running = self._polls.get(engine_id)
         if running is not None and not running.done():
             self._again.add(engine_id)
         elif engine_id in self._registry.engines:
             self._polls[engine_id] = self._tasks.spawn("poll", self._poll(engine_id))
+        return self._polls.get(engine_id)
 
     async def _poll(self, engine_id: str) -> None:
         while (engine := self._registry.engines.get(engine_id)) is not None:

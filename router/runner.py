@@ -33,7 +33,13 @@ class Runner:
     """Implements ``scheduler.Effects`` on one node's loop."""
 
     def __init__(
-        self, registry: Registry, bus: Bus, tasks: Tasks, clock: Clock, poll: Callable[[str], None], limits: Limits
+        self,
+        registry: Registry,
+        bus: Bus,
+        tasks: Tasks,
+        clock: Clock,
+        poll: Callable[[str], asyncio.Task[None] | None],
+        limits: Limits,
     ) -> None:
         self.scheduler: Scheduler | None = None
         self._registry = registry
@@ -110,7 +116,9 @@ class Runner:
         )
         limits = self._limits
         if job.deadline_s is not None:
-            limits = Limits(limits.first_content_s, limits.between_content_s, min(limits.whole_s, job.deadline_s))
+            worked_s = self._clock.mono() - (job.started_mono or self._clock.mono())
+            left_s = round(max(0.0, job.deadline_s - worked_s), 2)
+            limits = Limits(limits.first_content_s, limits.between_content_s, left_s)
         return await Relay(job, self._clock, limits).run(engine, call)
 
     async def _load(self, engine: Engine, job: Job, try_no: int) -> Outcome | None:
@@ -126,6 +134,8 @@ class Runner:
             result = Result.FAILED if fault.retryable else Result.REJECTED
             return Outcome(result, fault.info(), crashed=fault.crashed)
         finally:
-            self._poll(engine.id)
+            looking = self._poll(engine.id)
+        if looking is not None:
+            await asyncio.shield(looking)  # which model left is known before the lane's next pick
         self._scheduler.loaded(job, try_no)
         return None

@@ -78,6 +78,7 @@ class Scheduler:
         self._batch_live = 0
         self._batch_running = 0
         self.stopping = False
+        self._gathering = False
         self.rates = Rates()
         self._survey = Survey(self.jobs, self.lanes, registry, self.rates, clock)
 
@@ -105,10 +106,15 @@ class Scheduler:
             self._enqueue(job, decision)
         return decision
 
-    def release(self, job: Job) -> None:
-        """A held job may run now; one that ended meanwhile stays as it is."""
-        job.held = False
-        self._replace(job)
+    def release(self, *jobs: Job) -> None:
+        """Held jobs may run now, all in line before the first is picked; one that ended meanwhile stays as it is."""
+        self._gathering = True
+        for job in jobs:
+            job.held = False
+            self._replace(job)
+        self._gathering = False
+        for lane in tuple(self.lanes.values()):
+            self._pump(lane)
 
     def resume_job(self, job: Job) -> None:
         """Take back a job of an earlier run of this node (queued, loading or working then); a held one waits."""
@@ -279,7 +285,7 @@ class Scheduler:
 
     def _pump(self, lane: Lane) -> None:
         """Start what the lane has room for. Picking and taking the lease are one step."""
-        while lane.waiting and lane.free and self.mode.takes_work and not self.stopping:
+        while lane.waiting and lane.free and self.mode.takes_work and not (self.stopping or self._gathering):
             job = lane.pick(functools.partial(self._registry.warm, lane.engine), self._clock.mono())
             if job is None:
                 return

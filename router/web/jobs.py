@@ -26,8 +26,6 @@ from router.wire import JobInfo
 INLINE_BYTES: Final = 256 * 1024
 LIST_MAX: Final = 1000
 LIST_USUAL: Final = 50
-SURVEY_S: Final = 0.25
-SURVEY_JOBS: Final = 100
 AT_ONCE_BYTES: Final = 64 * 1024  # a longer answer is put together in a thread
 
 JSON: Final = "application/json"
@@ -41,7 +39,6 @@ class JobRoutes:
     def __init__(self, service: Service, turnstile: Turnstile) -> None:
         self._service = service
         self._turnstile = turnstile
-        self._surveyed = 0.0
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -92,7 +89,7 @@ class JobRoutes:
     async def jobs(self, request: web.Request) -> web.Response:
         """``GET /jobs``: the newest first; ``before`` is the id where the page before ended."""
         limit, state = _limit(request.query.get("limit")), _state(request.query.get("state"))
-        self._survey()
+        self._service.scheduler.survey()
         infos = await self._service.archive.recent(limit, state, request.query.get("before"), key_id=key_id(request))
         more = infos[-1].id if len(infos) == limit else None
         return json_answer({"jobs": [_told(info) for info in infos], "next": more})
@@ -100,7 +97,7 @@ class JobRoutes:
     async def job(self, request: web.Request) -> web.Response:
         """``GET /jobs/{id}``: where it stands; once it ended, what it answered."""
         job = await self._own(request)
-        self._survey()
+        self._service.scheduler.survey()
         told = _told(job.info()) | {"links": _links(job.id)}
         whole = await self._artifacts(job)
         inline = {name: _inline(name, data) for name, data in whole.items() if len(data) <= INLINE_BYTES}
@@ -170,13 +167,6 @@ class JobRoutes:
             whole = assemble(answer) if small else await asyncio.to_thread(assemble, answer)
             found["answer.json"] = msgspec.json.encode(whole)
         return found
-
-    def _survey(self) -> None:
-        """Places and times of those that wait; while many do at most four times a second: it looks at every one."""
-        now = asyncio.get_running_loop().time()
-        if self._service.scheduler.waiting <= SURVEY_JOBS or now - self._surveyed >= SURVEY_S:
-            self._service.scheduler.survey()
-            self._surveyed = now
 
 
 def _told(info: JobInfo) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from router.runner import JobMoved
 from router.web import jobs as jobs_module
 from tests.fakes import HANG, RESET, ScriptedEngine, Wait, chunk, happens, head, stream, whole
 from tests.router.conftest import MakeNode
+from tests.router.loading_engine import LoadingEngine
 from tests.router.store_kit import Broken, disk_full
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
@@ -330,6 +331,15 @@ async def test_a_failed_job_tells_why_and_keeps_what_it_said(
     assert set(job["artifacts"]) == {"request.json", "answer.sse"}
 
 
+async def test_a_deadline_counts_from_the_start_of_work_over_all_attempts(
+    make_node: MakeNode, engine: ScriptedEngine, client: MakeClient
+) -> None:
+    engine.play(head(), chunk(role=True), HANG)
+    call = client(await make_node(engine))
+    job = await call.ended(await call.submit(deadline_s=0.2))
+    assert (job["state"], job["error"]["code"], len(engine.asked)) == ("failed", "deadline_exceeded", 1)
+
+
 async def test_max_attempts_bounds_the_attempts(
     make_node: MakeNode, engine: ScriptedEngine, client: MakeClient
 ) -> None:
@@ -431,6 +441,22 @@ async def test_cancelling_is_possible_while_it_waits_works_and_after_the_end(
         assert (again["state"], again["receipt"]) == ("done", done["receipt"])
     assert len(engine.asked) == 2
     assert stored(tmp_path, "SELECT group_concat(state) FROM jobs") == "cancelled,cancelled,done"
+
+
+async def test_cancelling_while_the_model_loads_ends_the_load(make_node: MakeNode, client: MakeClient) -> None:
+    async with LoadingEngine("m") as loading:
+        loading.load_gate.clear()
+        call = client(await make_node(loading))  # type: ignore[arg-type]
+        job_id, other = await call.submit(), await call.submit()
+        await loading.until(lambda: loading.loads)
+        assert (await call.get(job_id))["state"] == "loading"
+        first = await call.cancel(job_id)
+        assert first["state"] == "cancelled"
+        assert await call.cancel(job_id) == first
+        await loading.until(lambda: loading.cut_loads)
+        loading.load_gate.set()
+        assert (await call.ended(other))["state"] == "done"
+        assert loading.finished == ["hello"]
 
 
 async def test_cancelling_between_two_attempts_ends_it(

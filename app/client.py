@@ -81,6 +81,7 @@ class Client:
     def __init__(self, address: str, token: str, data_dir: Path) -> None:
         parts = urlsplit(address)
         self.address = address.rstrip("/")
+        self.page = f"{self.address}/#token={token}"
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or 80
         self._headers = {"Authorization": f"Bearer {token}"}

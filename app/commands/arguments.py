@@ -97,7 +97,9 @@ def parser() -> argparse.ArgumentParser:
 
     jobs = add("jobs", "List the jobs: running, waiting, then the last ended.", listing)
     jobs.add_argument("--limit", metavar="N", type=positive, default=50, help="how many at most (50)")
-    jobs.add_argument("--cancel", metavar="ID", help="cancel this job instead")
+    instead = jobs.add_mutually_exclusive_group()
+    instead.add_argument("--cancel", metavar="ID", help="cancel this job instead")
+    instead.add_argument("--front", metavar="ID", help="let this waiting job be the next of its engine instead")
 
     keys = add("keys", "Make, list or revoke the API keys of persons and programs.")
     actions = keys.add_subparsers(dest="action", metavar="add NAME|list|revoke NAME", required=True)

@@ -10,6 +10,18 @@ from typing import Any
 from app.client import Client
 from app.commands.output import clean, say, say_json, size, span, table
 
+_REASONS = {
+    "waits-turn": "its turn",
+    "waits-load": "its model is being loaded",
+    "waits-other-load": "another model is being loaded",
+    "waits-other-model": "jobs for the loaded model go first",
+    "waits-paused": "paused: 'quorum resume'",
+    "waits-draining": "draining: 'quorum resume'",
+    "waits-holder": "no computer here has its model now",
+    "retry": "to be tried again",
+}
+"""What ``JobInfo.why`` says of a job that waits, in words."""
+
 
 def status(client: Client, arguments: argparse.Namespace) -> int:
     """The node, its engines, and the work it has."""
@@ -23,6 +35,7 @@ def status(client: Client, arguments: argparse.Namespace) -> int:
         mode += f" for {span(node['paused_until'] - time.time() + 1)}"
     say(f"{clean(node['name'])} is {mode} at {node['address']}")
     lines = [
+        ("page", client.page),
         ("work", f"{node['running']} running, {node['waiting']} waiting"),
         ("models", _models_in_words(snapshot["models"])),
         ("memory", f"{size(node['ram_free_bytes'])} free of {size(node['ram_total_bytes'])}"),
@@ -105,14 +118,13 @@ def _residency(model: dict[str, Any]) -> str:
 
 
 def jobs(client: Client, arguments: argparse.Namespace) -> int:
-    """The jobs, or the one that was cancelled."""
+    """The jobs, or the one that was cancelled or moved to the front."""
     if arguments.cancel:
         job = client.call("DELETE", f"/local/v1/jobs/{_checked_id(arguments.cancel)}")
-        if arguments.json:
-            say_json(job)
-        else:
-            say(f"{job['id']} is {job['state']}")
-        return 0
+        return _tell(job, f"{job['id']} is {job['state']}", arguments)
+    if arguments.front:
+        job = client.call("POST", f"/local/v1/jobs/{_checked_id(arguments.front)}/front", {})
+        return _tell(job, f"{job['id']} is next in line", arguments)
     found = client.call("GET", "/local/v1/jobs", limit=arguments.limit)
     if arguments.json:
         say_json(found)
@@ -125,7 +137,10 @@ def jobs(client: Client, arguments: argparse.Namespace) -> int:
         [
             job["id"],
             job["state"],
+            job["place"] or "",
+            f"in {span(job['eta_s'])}" if job["eta_s"] is not None else "",
             job["model"],
+            job["key"] or "",
             span(now - job["created_at"]),
             span((job["completed_at"] or now) - job["started_at"]) if job["started_at"] else "",
             job["tokens"] or "",
@@ -135,9 +150,17 @@ def jobs(client: Client, arguments: argparse.Namespace) -> int:
         ]
         for job in found
     ]
-    head = ["JOB", "STATE", "MODEL", "AGE", "TOOK", "TOKENS", "ATTEMPT", "ENGINE", "WHY"]
-    for line in table(head, rows, right=frozenset({3, 4, 5, 6})):
+    head = ["JOB", "STATE", "PLACE", "STARTS", "MODEL", "FOR", "AGE", "TOOK", "TOKENS", "ATTEMPT", "ENGINE", "WHY"]
+    for line in table(head, rows, right=frozenset({2, 6, 7, 8, 9})):
         say(line)
+    return 0
+
+
+def _tell(job: dict[str, Any], sentence: str, arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        say_json(job)
+    else:
+        say(sentence)
     return 0
 
 
@@ -148,11 +171,11 @@ def _checked_id(text: str) -> str:
 
 
 def _why(job: dict[str, Any]) -> str:
-    if job["error"]:
-        return f"{job['error']['code']}: {job['error']['message']}"
-    place = f"place {job['place']}" if job["place"] else ""
+    """What a job waits for, how far its model is, what went wrong."""
+    waits = _REASONS.get(job["why"], job["why"]) if job["state"] == "queued" else ""
     loading = f"loading {job['loading_pct']} %" if job["loading_pct"] is not None and job["state"] == "loading" else ""
-    return ", ".join(part for part in (place, loading, job["why"]) if part)
+    error = f"{job['error']['code']}: {job['error']['message']}" if job["error"] else ""
+    return ", ".join(part for part in (waits, loading, error) if part)
 
 
 COMMANDS: dict[str, Callable[[Client, argparse.Namespace], int]] = {"status": status, "models": models, "jobs": jobs}

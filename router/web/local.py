@@ -151,10 +151,11 @@ class LocalRoutes:
 
     async def to_front(self, request: web.Request) -> web.Response:
         """``POST jobs/{id}/front``: the waiting job is next."""
-        if not self._service.scheduler.to_front(request.match_info["id"]):
+        job_id = request.match_info["id"]
+        if not self._service.scheduler.to_front(job_id):
             raise QuorumError("conflict", "That job does not wait in a line.", "Only waiting jobs can be moved.")
         self._service.view.changed("node")
-        return json_answer({}, status=202)
+        return json_answer(await self._service.archive.info(job_id), status=202)
 
     async def follow(self, request: web.Request) -> web.StreamResponse:
         """``GET jobs/{id}/events``."""

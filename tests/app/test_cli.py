@@ -36,7 +36,8 @@ def quorum(*arguments: str, timeout_s: float = 30, **environ: str) -> subprocess
 
 @pytest.mark.parametrize(
     "command",
-    [("status",), ("models",), ("jobs",), ("jobs", "--cancel", "X"), ("run", "m", "hello"), ("pause",), ("drain",),
+    [("status",), ("models",), ("jobs",), ("jobs", "--cancel", "X"), ("jobs", "--front", "X"), ("run", "m", "hello"),
+     ("pause",), ("drain",),
      ("drain", "--wait"), ("resume",), ("status", "--json")],
     ids=" ".join,
 )  # fmt: skip
@@ -54,7 +55,8 @@ def test_a_command_without_a_node_exits_with_3_and_says_how_to_start_one(
 @pytest.mark.parametrize(
     "arguments",
     [("dance",), ("serve", "--port", "70000"), ("serve", "--port", "x"), ("pause", "--for", "soon"),
-     ("jobs", "--limit", "0"), ("run",), ("serve", "--log-level", "loud"), ("status", "extra")],
+     ("jobs", "--limit", "0"), ("jobs", "--front", "X", "--cancel", "Y"), ("run",), ("serve", "--log-level", "loud"),
+     ("status", "extra")],
     ids=" ".join,
 )  # fmt: skip
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:

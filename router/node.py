@@ -29,13 +29,13 @@ from router.identity import load_identity, write_private
 from router.intake import Intake
 from router.job_rows import JobRows
 from router.jobs import Job
+from router.kept import open_kept
 from router.local_engines import LocalEngines
 from router.metrics import Metrics
 from router.mode import Mode
 from router.records import Records
 from router.registry import Registry
 from router.relay import Limits
-from router.responses import Responses
 from router.room import Room
 from router.roster import Roster
 from router.runner import JobMoved, Runner
@@ -142,8 +142,6 @@ class Node:
         self._view.on_info.append(self._told)
         self._records = Records(rows, self._boot_id, lambda: bool(self.settings["forget_bodies"]))
         self._archive = Archive(rows, self._scheduler)
-        self._responses = Responses(self._store, rows, self._archive)
-        await self._responses.open()
         self._metrics = Metrics(self.info)
         sender = Sender(lambda: bool(self.settings["webhook_private"]))
         self._webhooks = Webhooks(self._store, self._tasks, self._clock, sender, self._dir / SECRET_FILE)
@@ -165,6 +163,16 @@ class Node:
             self._access.person,
         )
         self._intake.start_after(rows.last_row_id)
+        self._kept = await open_kept(
+            self._store,
+            self._archive,
+            self._intake,
+            self._scheduler,
+            self._tasks,
+            self._clock,
+            self.settings,
+            self._dir,
+        )
         files = ModelFiles(self._store, self._clock)
         await files.open()
         self._engines = LocalEngines(self.settings, self._dir, files, self._roster, self._tasks, self._clock)
@@ -188,7 +196,7 @@ class Node:
             conversations=self._conversations,
             archive=self._archive,
             access=self._access,
-            responses=self._responses,
+            kept=self._kept,
             once=Once(self._rows, self._archive, self._intake, self._tasks),
             webhooks=self._webhooks,
             info=self.info,
@@ -220,6 +228,7 @@ class Node:
         self._looked.set()
         self._scheduler.release(*self._left)
         self._left.clear()
+        self._kept.batches.start()
         for message in self._unanswered.values():
             await self._conversations.lost(message)
         await self._roster.poll_on()

@@ -12,7 +12,6 @@ import peewee
 from router.archive import Archive
 from router.engines.base import Kind
 from router.errors import BadRequestError, QuorumError
-from router.job_rows import JobRows
 from router.jobs import Job
 from router.states import JobState
 from router.store import Store
@@ -60,9 +59,8 @@ class Found:
 class Responses:
     """Called on the loop. ``open`` once, after the store's and before jobs of an earlier run begin again."""
 
-    def __init__(self, store: Store, rows: JobRows, archive: Archive) -> None:
+    def __init__(self, store: Store, archive: Archive) -> None:
         self._store = store
-        self._rows = rows
         self._archive = archive
 
     async def open(self) -> None:
@@ -105,7 +103,7 @@ class Responses:
         if not isinstance(response_id, str):
             return []
         before = await self.find(response_id, key_id)
-        body = None if before is None else await self._rows.read_request(before.job.id)
+        body = None if before is None else await self._archive.request(before.job.id)
         if before is None or body is None:
             raise BadRequestError(
                 "The response that 'previous_response_id' names is not kept here.",

@@ -11,6 +11,8 @@ from router.errors import StartError, failure
 from router.metrics import Metrics
 from router.web.answers import json_answer, openai_error
 from router.web.anthropic import AnthropicRoutes
+from router.web.batches import BatchRoutes
+from router.web.files import FileRoutes
 from router.web.guard import Guard, Sessions
 from router.web.jobs import JobRoutes
 from router.web.local import LocalRoutes
@@ -74,6 +76,8 @@ class Front:
         turnstile = Turnstile()
         OpenAIRoutes(self._service, turnstile).add_to(app)
         ResponsesRoutes(self._service, turnstile).add_to(app)
+        FileRoutes(self._service).add_to(app)
+        BatchRoutes(self._service).add_to(app)
         AnthropicRoutes(self._service, turnstile).add_to(app)
         OllamaRoutes(self._service, turnstile).add_to(app)
         JobRoutes(self._service, turnstile).add_to(app)

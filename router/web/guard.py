@@ -26,12 +26,15 @@ from router.web.strict_json import decode
 MIB: Final = 1024 * 1024
 CHAT_BYTES: Final = 32 * MIB
 BODY_BYTES: Final = 8 * MIB
+FILE_BYTES: Final = 100 * MIB
 COOKIE: Final = "quorum_session"
 COOKIE_S: Final = 400 * 86_400  # the longest that browsers keep one
 
 _CHAT_PATHS: Final = frozenset(
     {"/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat", "/api/generate", "/jobs"}
 )
+_FILES_PATH: Final = "/v1/files"
+_FORM_BYTES: Final = 64 * 1024  # what a form adds to its file
 _CONTROL_CHAT: Final = re.compile(r"/local/v1/chats/[^/]+/messages")
 _SESSION_PATH: Final = "/local/v1/session"
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
@@ -65,7 +68,7 @@ def body_limit(path: str) -> int:
     """Most bytes a body for ``path`` may have."""
     if path in _CHAT_PATHS or (path.startswith("/local/v1/chats/") and _CONTROL_CHAT.fullmatch(path)):
         return CHAT_BYTES
-    return BODY_BYTES
+    return FILE_BYTES + _FORM_BYTES if path == _FILES_PATH else BODY_BYTES
 
 
 def session_hash(secret: str) -> str:
@@ -273,8 +276,9 @@ def _check_body(request: web.BaseRequest, path: str) -> web.Response | None:
         most = body_limit(path) // MIB
         return _refuse(request, "payload_too_large", f"This address takes at most {most} MiB.")
     kind = get(hdrs.CONTENT_TYPE, "")
-    if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
-        return _refuse(request, "unsupported_media_type", "The body must be application/json.")
+    wanted = "application/json" if path != _FILES_PATH else "multipart/form-data"
+    if kind != wanted and kind.partition(";")[0].strip().lower() != wanted:
+        return _refuse(request, "unsupported_media_type", f"The body must be {wanted}.")
     return None
 
 

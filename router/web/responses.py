@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from router.errors import BadRequestError, StoreError
+from router.errors import StoreError
 from router.idempotency import Repeat
 from router.jobs import Answer, Job, Origin
 from router.responses import Found, not_found
@@ -17,6 +17,7 @@ from router.web.answers import json_answer, openai_error
 from router.web.follow import event_stream
 from router.web.keys import key_id, repeat_of
 from router.web.openai import waiting_comment
+from router.web.paging import number, page
 from router.web.responses_events import Event, Translator
 from router.web.responses_shapes import input_items
 from router.web.service import Service
@@ -58,7 +59,7 @@ class ResponsesRoutes:
 
     def __init__(self, service: Service, turnstile: Turnstile) -> None:
         self._service = service
-        self._responses = service.responses
+        self._responses = service.kept.responses
         self._turnstile = turnstile
 
     def add_to(self, app: web.Application) -> None:
@@ -137,7 +138,7 @@ class ResponsesRoutes:
         found = await self._found(request)
         if request.query.get("stream", "").lower() not in ("true", "1"):
             return json_answer(found.now(), headers={"X-Quorum-Job": found.job.id})
-        after = _number(request, "starting_after", -1, 2**53, -1)
+        after = number(request, "starting_after", -1, 2**53, -1)
         return await follow_response(request, found, after)
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -160,34 +161,6 @@ class ResponsesRoutes:
         if request.query.get("order", "desc") != "asc":
             items.reverse()
         return json_answer(page(items, request, 20, 100))
-
-
-def page(items: list[dict[str, Any]], request: web.Request, usual: int, most: int) -> dict[str, Any]:
-    """One page of a list, by ``limit`` and ``after``. Raises BadRequestError."""
-    after = request.query.get("after")
-    if after is not None:
-        place = next((place for place, item in enumerate(items) if item["id"] == after), None)
-        if place is None:
-            raise BadRequestError("'after' is not the id of something in this list.", field="after")
-        items = items[place + 1 :]
-    shown = items[: _number(request, "limit", 1, most, usual)]
-    return {
-        "object": "list",
-        "data": shown,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
-        "has_more": len(items) > len(shown),
-    }
-
-
-def _number(request: web.Request, name: str, low: int, high: int, usual: int) -> int:
-    raw = request.query.get(name)
-    if raw is None:
-        return usual
-    digits = raw.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 18 and low <= int(raw) <= high):
-        raise BadRequestError(f"'{name}' must be a whole number from {low:,} to {high:,}.", field=name)
-    return int(raw)
 
 
 def _keeps(request: web.Request) -> bool:

@@ -38,7 +38,7 @@ def kept(asked: dict[str, Any]) -> dict[str, Any]:
     store = asked.get("store") is not False
     if asked.get("background") and not store:
         raise BadRequestError("'background' needs 'store': the answer could not be fetched otherwise.", field="store")
-    _check_metadata(asked.get("metadata"))
+    check_metadata(asked.get("metadata"))
     most = asked.get("max_output_tokens")
     if most is not None and (type(most) is not int or not 1 <= most <= 1_000_000):
         wrong("max_output_tokens", "a whole number from 1 to 1,000,000")
@@ -52,7 +52,8 @@ def kept(asked: dict[str, Any]) -> dict[str, Any]:
     return remembered | {"input": _items(asked.get("input")), "store": store}
 
 
-def _check_metadata(value: object) -> None:
+def check_metadata(value: object) -> None:
+    """Raise BadRequestError unless ``value`` is absent or a few short texts."""
     if value is None:
         return
     if type(value) is not dict or len(value) > METADATA_MOST:

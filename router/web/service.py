@@ -12,8 +12,8 @@ from router.conversation import Conversations
 from router.events import Bus
 from router.idempotency import Once
 from router.intake import Intake
+from router.kept import Kept
 from router.registry import Registry
-from router.responses import Responses
 from router.scheduler import Scheduler
 from router.settings import Settings
 from router.view import View
@@ -35,7 +35,7 @@ class Service:
     conversations: Conversations
     archive: Archive
     access: Access
-    responses: Responses
+    kept: Kept
     once: Once
     webhooks: Webhooks
     info: Callable[[], NodeInfo]

@@ -31,7 +31,7 @@ class Kept:
         self.path = store.path
         self.rows = JobRows(store)
         self.archive = Archive(self.rows, scheduler)
-        self.responses = Responses(store, self.rows, self.archive)
+        self.responses = Responses(store, self.archive)
 
     async def add(self, state: JobState = JobState.DONE, *, try_no: int = 1, **fields: Any) -> None:
         """One job with its body, its answer, and what was asked."""

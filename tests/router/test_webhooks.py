@@ -16,7 +16,7 @@ from aiohttp import web
 
 from router import webhooks as webhooks_module
 from router.webhooks import SECRET_FILE
-from tests.fakes import BOUND_S, HANG, ScriptedEngine, Wait, chunk, free_port, head, stream, whole
+from tests.fakes import BOUND_S, HANG, ScriptedEngine, Wait, chunk, free_port, happens, head, stream, whole
 from tests.router.conftest import MakeNode
 from tests.router.engines.fakes import serving
 from tests.router.store_kit import Broken, disk_full
@@ -331,6 +331,26 @@ async def test_nobody_hears_of_a_job_that_was_refused(
     job_id = await client.submit(webhook=receiver.url)
     await receiver.last("done")
     assert {told["job_id"] for told in receiver.got} == {job_id}
+
+
+async def test_a_move_while_the_disk_fails_is_told_when_it_has_recovered(
+    make_node: MakeNode, engine: ScriptedEngine, receiver: Receiver, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = asyncio.Event()
+    engine.play(Wait(go), head(), SAID)
+    node = await make_node(engine)
+    job_id = await call(node).submit(webhook=receiver.url)
+    await receiver.last("working")
+    broken, failed = Broken(), asyncio.Event()
+    broken.error = disk_full()
+    monkeypatch.setattr(node._store, "on_failure", lambda message: failed.set())
+    monkeypatch.setattr(node._store._writer, "_faults", broken)
+    go.set()
+    await happens(failed)
+    assert receiver.states(job_id) == ["queued", "working"]
+    broken.error = None
+    await receiver.last("done")
+    assert receiver.states(job_id) == ["queued", "working", "done"]
 
 
 async def test_a_job_without_a_webhook_tells_nobody(

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from router.states import JobState, NodeMode
-
-
-class Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Base of all structs here."""
+from router.wire_base import Wire as Wire
+from router.wire_peers import PairingInfo, PeerInfo
 
 
 class ErrorInfo(Wire, frozen=True, kw_only=True):
@@ -232,13 +228,15 @@ class Snapshot(Wire, frozen=True, kw_only=True):
     jobs: list[JobInfo]
     chats: list[ChatInfo]
     settings: list[SettingInfo]
+    peers: list[PeerInfo] = []
+    pairing: PairingInfo = PairingInfo()
 
 
 class Change(Wire, frozen=True, kw_only=True):
     """One pushed change: each field that is present replaces what the page has.
 
-    ``jobs`` and ``chats`` are merged by id (``gone`` lists ids to remove); ``engines``, ``models`` and ``settings``
-    replace the whole list; ``message`` is a new or changed message of the chat it names.
+    ``jobs`` and ``chats`` are merged by id (``gone`` lists ids to remove); ``engines``, ``models``, ``settings`` and
+    ``peers`` replace the whole list; ``message`` is a new or changed message of the chat it names.
     """
 
     node: NodeInfo | None = None
@@ -247,6 +245,8 @@ class Change(Wire, frozen=True, kw_only=True):
     jobs: list[JobInfo] | None = None
     chats: list[ChatInfo] | None = None
     settings: list[SettingInfo] | None = None
+    peers: list[PeerInfo] | None = None
+    pairing: PairingInfo | None = None
     message: Message | None = None
     gone: list[str] | None = None
     notice: str | None = None

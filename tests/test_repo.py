@@ -35,6 +35,8 @@ MIRRORED_ELSEWHERE = {
     "app/commands/serve.py": "tests/app/test_cli_node.py",
     "app/commands/selftest.py": "tests/app/test_cli_selftest.py",
     "app/commands/window_probe.py": "tests/app/test_cli_selftest.py",
+    "router/wire_base.py": "tests/router/test_wire.py",
+    "router/wire_peers.py": "tests/router/test_wire.py",
     "router/web/keys.py": "tests/router/web/test_guard.py",
     "router/web/service.py": "tests/router/test_node.py",
 }

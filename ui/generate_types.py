@@ -21,17 +21,18 @@ HEAD = "// Generated from router/wire.py by ui/generate_types.py. Do not edit.\n
 
 
 def structs() -> list[type[msgspec.Struct]]:
-    """The structs of ``router.wire`` in the order of the source, without their base."""
+    """The structs of ``router.wire`` and ``router.wire_peers`` in the order of the source, without their base."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from router import wire
+    from router import wire, wire_peers
 
     return [
         member
-        for member in vars(wire).values()
+        for module in (wire, wire_peers)
+        for member in vars(module).values()
         if inspect.isclass(member)
         and issubclass(member, msgspec.Struct)
-        and member.__module__ == wire.__name__
+        and member.__module__ == module.__name__
         and member.__struct_fields__
     ]
 

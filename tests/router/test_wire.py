@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router import wire
+from router import wire, wire_peers
 from router.errors import failure
 from router.states import JobState
 from router.wire import Change, Ended, State, Wire
@@ -20,8 +20,9 @@ from tests.fakes import node_info
 
 STRUCTS = [
     kind
-    for _, kind in inspect.getmembers(wire, inspect.isclass)
-    if issubclass(kind, Wire) and kind is not Wire and kind.__module__ == wire.__name__
+    for module in (wire, wire_peers)
+    for _, kind in inspect.getmembers(module, inspect.isclass)
+    if issubclass(kind, Wire) and kind is not Wire and kind.__module__ == module.__name__
 ]
 UNITS = ("_s", "_at", "_bytes", "_pct", "_per_s", "_tokens")
 PLAIN = {"status", "number", "place", "attempt", "tokens", "width", "in_flight", "waiting", "running", "models", "port",

@@ -4,6 +4,8 @@ export type JobState = "queued" | "loading" | "working" | "done" | "failed" | "c
 
 export type NodeMode = "running" | "paused" | "draining" | "drained";
 
+export type PeerState = "discovered" | "pending" | "healthy" | "unhealthy" | "draining" | "offline";
+
 /** What went wrong: stable code, one sentence, a hint what to do, the HTTP status it has. */
 export interface ErrorInfo {
   code: string;
@@ -207,13 +209,15 @@ export interface Snapshot {
   jobs: JobInfo[];
   chats: ChatInfo[];
   settings: SettingInfo[];
+  peers: PeerInfo[];
+  pairing: PairingInfo;
 }
 
 /**
  * One pushed change: each field that is present replaces what the page has.
  *
- * ``jobs`` and ``chats`` are merged by id (``gone`` lists ids to remove); ``engines``, ``models`` and ``settings``
- * replace the whole list; ``message`` is a new or changed message of the chat it names.
+ * ``jobs`` and ``chats`` are merged by id (``gone`` lists ids to remove); ``engines``, ``models``, ``settings`` and
+ * ``peers`` replace the whole list; ``message`` is a new or changed message of the chat it names.
  */
 export interface Change {
   node?: NodeInfo | null;
@@ -222,6 +226,8 @@ export interface Change {
   jobs?: JobInfo[] | null;
   chats?: ChatInfo[] | null;
   settings?: SettingInfo[] | null;
+  peers?: PeerInfo[] | null;
+  pairing?: PairingInfo | null;
   message?: Message | null;
   gone?: string[] | null;
   notice?: string | null;
@@ -337,4 +343,74 @@ export interface Ended {
   state: JobState;
   receipt: Receipt | null;
   error: ErrorInfo | null;
+}
+
+/**
+ * Another computer: paired with this one, or only seen in the network. ``reason`` says why its state is what it is.
+ *
+ * ``may_use`` and ``may_manage`` are what this computer allows it. ``loaded`` are the ``models`` in its memory.
+ */
+export interface PeerInfo {
+  id: string;
+  name: string;
+  state: PeerState;
+  reason: string;
+  paired: boolean;
+  ignored: boolean;
+  may_use: boolean;
+  may_manage: boolean;
+  addresses: string[];
+  port: number;
+  version: string;
+  in_flight: number;
+  waiting: number;
+  width: number;
+  ram_total_bytes: number;
+  ram_free_bytes: number;
+  gpu: string;
+  vram_total_bytes: number;
+  vram_free_bytes: number;
+  models: string[];
+  loaded: string[];
+  latency_s: number | null;
+}
+
+/**
+ * Pairing as this computer offers it. ``state`` is closed, open, asking, paired or failed.
+ *
+ * ``code`` are the six digits to type on the other computer until ``until_at``; ``asking`` has who typed them right.
+ */
+export interface PairingInfo {
+  state: string;
+  code: string;
+  until_at: number | null;
+  peer_id: string;
+  peer_name: string;
+  detail: string;
+}
+
+/**
+ * ``POST /local/v1/pairing/join``: the six digits that the other computer shows, and which computer that is.
+ *
+ * Either ``node_id`` of one seen in the network, or ``address`` (host or host:port). ``may_use`` lets it use this
+ * computer's models.
+ */
+export interface JoinPairing {
+  code: string;
+  node_id?: string;
+  address?: string;
+  may_use?: boolean;
+}
+
+/** ``POST /local/v1/pairing/answer``: whether the computer that asks is accepted, and may use this one's models. */
+export interface PairingAnswer {
+  accept: boolean;
+  may_use?: boolean;
+}
+
+/** ``PATCH /local/v1/peers/{id}``: a field that is absent stays. */
+export interface PeerPatch {
+  may_use?: boolean | null;
+  may_manage?: boolean | null;
+  ignored?: boolean | null;
 }

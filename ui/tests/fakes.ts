@@ -171,6 +171,8 @@ export function snapshot(more: Partial<Snapshot> = {}): Snapshot {
     jobs: [],
     chats: [],
     settings: [],
+    peers: [],
+    pairing: { state: "closed", code: "", until_at: null, peer_id: "", peer_name: "", detail: "" },
     ...more,
   };
 }

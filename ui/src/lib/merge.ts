@@ -20,6 +20,8 @@ export function merged(snapshot: Snapshot, change: Change): Snapshot {
     engines: change.engines ?? snapshot.engines,
     models: change.models ?? snapshot.models,
     settings: change.settings ?? snapshot.settings,
+    peers: change.peers ?? snapshot.peers,
+    pairing: change.pairing ?? snapshot.pairing,
     jobs: change.jobs || gone.size > 0 ? ordered(byId(snapshot.jobs, change.jobs ?? [], gone)) : snapshot.jobs,
     chats:
       change.chats || gone.size > 0 ? newestFirst(byId(snapshot.chats, change.chats ?? [], gone)) : snapshot.chats,

@@ -1,0 +1,81 @@
+"""Values about other computers that cross a process border; the rest of them is in ``wire``."""
+
+from __future__ import annotations
+
+from router.states import PeerState
+from router.wire_base import Wire
+
+
+class PeerInfo(Wire, frozen=True, kw_only=True):
+    """Another computer: paired with this one, or only seen in the network. ``reason`` says why its state is what it is.
+
+    ``may_use`` and ``may_manage`` are what this computer allows it. ``loaded`` are the ``models`` in its memory.
+    """
+
+    id: str
+    name: str
+    state: PeerState
+    reason: str = ""
+    paired: bool = False
+    ignored: bool = False
+    may_use: bool = False
+    may_manage: bool = False
+    addresses: list[str] = []
+    port: int = 0
+    version: str = ""
+    in_flight: int = 0
+    waiting: int = 0
+    width: int = 0
+    ram_total_bytes: int = 0
+    ram_free_bytes: int = 0
+    gpu: str = ""
+    vram_total_bytes: int = 0
+    vram_free_bytes: int = 0
+    models: list[str] = []
+    loaded: list[str] = []
+    latency_s: float | None = None
+
+
+class PairingInfo(Wire, frozen=True, kw_only=True):
+    """Pairing as this computer offers it. ``state`` is closed, open, asking, paired or failed.
+
+    ``code`` are the six digits to type on the other computer until ``until_at``; ``asking`` has who typed them right.
+    """
+
+    state: str = "closed"
+    code: str = ""
+    until_at: float | None = None
+    peer_id: str = ""
+    peer_name: str = ""
+    detail: str = ""
+
+
+# Requests of the control surface.
+
+
+class JoinPairing(Wire, frozen=True, kw_only=True):
+    """``POST /local/v1/pairing/join``: the six digits that the other computer shows, and which computer that is.
+
+    Either ``node_id`` of one seen in the network, or ``address`` (host or host:port). ``may_use`` lets it use this
+    computer's models.
+    """
+
+    code: str
+    node_id: str = ""
+    address: str = ""
+    may_use: bool = True
+
+
+class PairingAnswer(Wire, frozen=True, kw_only=True):
+    """``POST /local/v1/pairing/answer``: whether the computer that asks is accepted, and may use this one's models."""
+
+    accept: bool
+    may_use: bool = True
+
+
+class PeerPatch(Wire, frozen=True, kw_only=True):
+    """``PATCH /local/v1/peers/{id}``: a field that is absent stays."""
+
+    may_use: bool | None = None
+    may_manage: bool | None = None
+    ignored: bool | None = None

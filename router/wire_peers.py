@@ -39,12 +39,14 @@ class PeerInfo(Wire, frozen=True, kw_only=True):
 class PairingInfo(Wire, frozen=True, kw_only=True):
     """Pairing as this computer offers it. ``state`` is closed, open, asking, paired or failed.
 
-    ``code`` are the six digits to type on the other computer until ``until_at``; ``asking`` has who typed them right.
+    ``code`` are the six digits to type on the other computer until ``until_at``; ``addresses`` (host, or host:port) are
+    where that one finds this one. While it asks and afterwards, ``peer_id`` and ``peer_name`` say which one it is.
     """
 
     state: str = "closed"
     code: str = ""
     until_at: float | None = None
+    addresses: list[str] = []
     peer_id: str = ""
     peer_name: str = ""
     detail: str = ""

@@ -233,6 +233,50 @@ export interface Change {
   notice?: string | null;
 }
 
+/**
+ * One model at one engine of a peer, as it tells it. ``name`` is its public name there.
+ *
+ * ``resident``: it answers without a load. Rates are tokens a second as measured there, None while unknown.
+ */
+export interface PeerModel {
+  name: string;
+  digest: string | null;
+  size_bytes: number | null;
+  context: number | null;
+  capabilities: string[];
+  family: string;
+  parameters: string;
+  quantisation: string;
+  resident: boolean;
+  engine_kind: string;
+  problem: string;
+  prefill_per_s: number | null;
+  tokens_per_s: number | null;
+}
+
+/**
+ * What a node tells a paired one on ``GET /peer/v1/state``. Unknown fields are ignored, absent ones default.
+ *
+ * ``width`` jobs run at once there; ``in_flight`` and ``waiting`` count all its jobs, whoever asked.
+ */
+export interface PeerSnapshot {
+  node_id: string;
+  name: string;
+  version: string;
+  protocol: number;
+  mode: NodeMode;
+  width: number;
+  in_flight: number;
+  waiting: number;
+  ram_total_bytes: number;
+  ram_free_bytes: number;
+  vram_total_bytes: number;
+  vram_free_bytes: number;
+  gpu: string;
+  models: PeerModel[];
+  labels: string[];
+}
+
 /** What an API key was used for: jobs that ended, and their tokens. */
 export interface KeyUsed {
   requests: number;
@@ -378,12 +422,14 @@ export interface PeerInfo {
 /**
  * Pairing as this computer offers it. ``state`` is closed, open, asking, paired or failed.
  *
- * ``code`` are the six digits to type on the other computer until ``until_at``; ``asking`` has who typed them right.
+ * ``code`` are the six digits to type on the other computer until ``until_at``; ``addresses`` (host, or host:port) are
+ * where that one finds this one. While it asks and afterwards, ``peer_id`` and ``peer_name`` say which one it is.
  */
 export interface PairingInfo {
   state: string;
   code: string;
   until_at: number | null;
+  addresses: string[];
   peer_id: string;
   peer_name: string;
   detail: string;

@@ -172,7 +172,7 @@ export function snapshot(more: Partial<Snapshot> = {}): Snapshot {
     chats: [],
     settings: [],
     peers: [],
-    pairing: { state: "closed", code: "", until_at: null, peer_id: "", peer_name: "", detail: "" },
+    pairing: { state: "closed", code: "", until_at: null, addresses: [], peer_id: "", peer_name: "", detail: "" },
     ...more,
   };
 }

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from router.web.guard import BODY_BYTES, CHAT_BYTES, COOKIE
+from router.web.guard import BODY_BYTES, CHAT_BYTES, COOKIE, FILE_BYTES, body_limit
 from tests.router.web.web_kit import GOOD_KEY, TOKEN, Served, closed, read_answer, serving
 
 BEARER = b"Authorization: Bearer " + TOKEN.encode() + b"\r\n"
@@ -461,3 +461,65 @@ async def test_a_refusal_speaks_the_dialect_of_its_path(served: Served) -> None:
     assert (anthropic["type"], anthropic["error"]["type"]) == ("error", "permission_error")
     control = json.loads((await served.ask(served.get(b"/local/v1/status"))).body)
     assert control["error"]["status"] == 401
+
+
+# Uploads: the one route that takes another type, and more of it
+
+FORM = b"Content-Type: multipart/form-data; boundary=x\r\n"
+
+
+def upload(served: Served, extra: bytes = b"", *, path: bytes = b"/v1/files", kind: bytes = FORM) -> bytes:
+    return served.post(b"--x--\r\n", extra, path=path, kind=kind)
+
+
+async def test_a_form_is_taken_where_files_are_uploaded(served: Served) -> None:
+    assert (await served.ask(upload(served))).status == 404  # the guard let it pass to an application without the route
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/v1/chat/completions",
+        b"/v1/files/",
+        b"/v1/files/file-1",
+        b"/v1/batches",
+        b"/v1/messages",
+        b"/api/chat",
+        b"/jobs",
+    ],
+)
+async def test_a_form_is_unsupported_everywhere_else(served: Served, path: bytes) -> None:
+    assert (await served.ask(upload(served, path=path))).status == 415
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [b"Content-Type: application/json\r\n", b"Content-Type: text/plain\r\n", b"", b"Content-Type: multipart/mixed\r\n"],
+)
+async def test_uploads_must_be_forms(served: Served, kind: bytes) -> None:
+    assert (await served.ask(upload(served, kind=kind))).status == 415
+
+
+@pytest.mark.parametrize(
+    "extra", [b"Origin: http://evil.example\r\n", b"Origin: null\r\n", b"Sec-Fetch-Site: cross-site\r\n"]
+)
+async def test_a_form_of_another_page_uploads_nothing(served: Served, extra: bytes) -> None:
+    assert (await served.ask(upload(served, extra))).status == 403
+
+
+async def test_an_upload_needs_a_key_where_keys_are_needed() -> None:
+    async with serving(keys=True, require_key=True) as served:
+        assert (await served.ask(upload(served))).status == 401
+        assert (await served.ask(upload(served, b"Authorization: " + GOOD_KEY.encode() + b"\r\n"))).status == 404
+
+
+async def test_a_file_that_declares_too_much_is_refused_without_being_read(served: Served) -> None:
+    head = b"POST /v1/files HTTP/1.1\r\n" + served.host + FORM
+    answer = await served.ask(head + b"Content-Length: %d\r\n\r\n" % (FILE_BYTES + 2**20))
+    assert answer.status == 413
+    assert "100 MiB" in error_of(answer.body)[1]
+
+
+def test_only_uploads_may_be_larger_than_chats() -> None:
+    assert body_limit("/v1/files") > FILE_BYTES > body_limit("/v1/responses") == CHAT_BYTES
+    assert body_limit("/v1/files/x") == body_limit("/v1/batches") == BODY_BYTES

@@ -10,6 +10,8 @@ from typing import Any
 from router.states import JobState, NodeMode
 from router.wire_base import Wire as Wire
 from router.wire_peers import PairingInfo, PeerInfo
+from router.wire_snapshot import PeerModel as PeerModel
+from router.wire_snapshot import PeerSnapshot as PeerSnapshot
 
 
 class ErrorInfo(Wire, frozen=True, kw_only=True):

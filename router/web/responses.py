@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from aiohttp import web
@@ -13,7 +13,7 @@ from router.idempotency import Repeat
 from router.jobs import Answer, Job, Origin
 from router.responses import Found, not_found
 from router.states import JobState
-from router.web.answers import json_answer, openai_error
+from router.web.answers import JSON, json_answer, openai_error
 from router.web.follow import event_stream
 from router.web.keys import key_id, repeat_of
 from router.web.openai import waiting_comment
@@ -28,6 +28,9 @@ from router.wire import Ended, ErrorInfo, State
 
 BEAT_S: Final = 5.0
 QUEUE_MAX: Final = 4096
+PIECE_BYTES: Final = 16 * 1024
+AT_ONCE_BYTES: Final = 64 * 1024  # a longer answer is put together in a thread
+_BEAT: Final = b": beat\n\n"
 
 
 class ResponsesStream:
@@ -137,7 +140,7 @@ class ResponsesRoutes:
         """``GET /v1/responses/{id}``, as it stands or as the stream of its events."""
         found = await self._found(request)
         if request.query.get("stream", "").lower() not in ("true", "1"):
-            return json_answer(found.now(), headers={"X-Quorum-Job": found.job.id})
+            return json_answer(await _now(found), headers={"X-Quorum-Job": found.job.id})
         after = number(request, "starting_after", -1, 2**53, -1)
         return await follow_response(request, found, after)
 
@@ -152,7 +155,7 @@ class ResponsesRoutes:
         """``POST /v1/responses/{id}/cancel``; one that has ended stays as it is."""
         found = await self._found(request)
         self._service.scheduler.cancel(found.job.id)
-        return json_answer(found.now(), headers={"X-Quorum-Job": found.job.id})
+        return json_answer(await _now(found), headers={"X-Quorum-Job": found.job.id})
 
     async def input_items(self, request: web.Request) -> web.Response:
         """``GET /v1/responses/{id}/input_items``, the newest first unless ``order=asc``."""
@@ -167,6 +170,12 @@ def _keeps(request: web.Request) -> bool:
     return request.headers.get("X-Quorum-Keep") == "1"
 
 
+async def _now(found: Found) -> dict[str, Any]:
+    if sum(len(data) for _, data in found.job.answer.chunks) <= AT_ONCE_BYTES:
+        return found.now()
+    return await asyncio.to_thread(found.now)
+
+
 def _joined(events: Iterable[Event]) -> bytes:
     return b"".join(data for _, data in events)
 
@@ -178,41 +187,30 @@ def _refuse(error: ErrorInfo, job: Job) -> web.Response:
 
 
 class _Follower:
-    """A Reader that puts the events after a number into a queue; one that falls far behind may come again."""
+    """A Reader that hands everything to one stream. One that falls far behind is cut and may come again."""
 
-    def __init__(self, found: Found, after: int) -> None:
-        self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._answer: Answer = found.job.answer
-        self._job = found.job
-        self._after = after
-        self._translator = found.translator()
-        self._put(self._translator.opening())
+    def __init__(self, answer: Answer) -> None:
+        self.queue: asyncio.Queue[bytes | State | Ended | None] = asyncio.Queue()
+        self._answer = answer
 
     def content(self, events: bytes, seq: int) -> None:
-        """Told in this API's words."""
-        whole = self._answer.content_type == "application/json"
-        self._put(self._translator.whole(events) if whole else self._translator.events(events))
+        """Told in this API's words by the stream."""
+        self._put(events)
 
     def state(self, state: State) -> None:
         """A comment."""
-        self._send(waiting_comment(state))
+        self._put(state)
 
     def reset(self) -> None:
         """Another try begins before anything was said."""
 
     def ended(self, ended: Ended) -> None:
-        """The last events."""
-        self._put(self._translator.end(ended, self._job.completed_at))
-        self._send(None)
+        """The last call."""
+        self._put(ended)
 
-    def _put(self, events: list[Event]) -> None:
-        data = b"".join(data for number, data in events if number > self._after)
-        if data:
-            self._send(data)
-
-    def _send(self, data: bytes | None) -> None:
+    def _put(self, item: bytes | State | Ended) -> None:
         if self.queue.qsize() < QUEUE_MAX:
-            self.queue.put_nowait(data)
+            self.queue.put_nowait(item)
         else:
             self._answer.detach(self)
             self.queue.put_nowait(None)
@@ -220,22 +218,50 @@ class _Follower:
 
 async def follow_response(request: web.Request, found: Found, after: int) -> web.StreamResponse:
     """The events of a response whose number is above ``after``, those of now and those to come."""
-    answer = found.job.answer
-    follower = _Follower(found, after)
+    answer, translator = found.job.answer, found.translator()
+    follower = _Follower(answer)
     answer.attach(follower)
     try:
         response = await event_stream(request)
-        while (data := await _next(follower.queue)) is not None:
-            await response.write(data)
+        await response.write(_above(after, translator.opening()))
+        while (item := await _next(follower.queue)) is not None:
+            match item:
+                case State():
+                    await response.write(waiting_comment(item))
+                case Ended():
+                    await response.write(_above(after, translator.end(item, found.job.completed_at)))
+                    break
+                case bytes() if item is _BEAT:
+                    await response.write(item)
+                case _ if answer.content_type == JSON:
+                    await response.write(_above(after, translator.whole(item)))
+                case _:
+                    for piece in _pieces(item):
+                        await response.write(_above(after, translator.events(piece)))
+                        await asyncio.sleep(0)  # a long answer told again must not hold up the loop
         await response.write_eof()
         return response
     finally:
         answer.detach(follower)
 
 
-async def _next(queue: asyncio.Queue[bytes | None]) -> bytes | None:
+def _above(after: int, events: list[Event]) -> bytes:
+    return b"".join(data for number, data in events if number > after)
+
+
+def _pieces(events: bytes) -> Iterator[bytes]:
+    """Whole events, about ``PIECE_BYTES`` at a time."""
+    start = 0
+    while start < len(events):
+        end = events.find(b"\n\n", start + PIECE_BYTES) + 2
+        end = len(events) if end == 1 else end
+        yield events[start:end]
+        start = end
+
+
+async def _next(queue: asyncio.Queue[bytes | State | Ended | None]) -> bytes | State | Ended | None:
     try:
         async with asyncio.timeout(BEAT_S):
             return await queue.get()
     except TimeoutError:
-        return b": beat\n\n"
+        return _BEAT

@@ -249,7 +249,7 @@ async def test_a_batch_survives_the_kill_of_its_node_and_asks_no_recorded_line_a
         engine.play(answer("before"))
     engine.play(Wait(stuck))
     async with NodeProcess(tmp_path, engine.url, QUORUM_CONCURRENCY="1") as node:
-        async with client_of(node) as client:  # type: ignore[arg-type]
+        async with client_of(node) as client:
             batch = await made(client, *(line(number) for number in range(count)))
             await engine.request(3)
 
@@ -261,7 +261,7 @@ async def test_a_batch_survives_the_kill_of_its_node_and_asks_no_recorded_line_a
         before = questions(engine)
         engine.play(answer("after"))
         await node.start()
-        async with client_of(node) as client:  # type: ignore[arg-type]
+        async with client_of(node) as client:
             output = await finished(client, batch.id, count)
 
     assert sorted(output.values()) == ["after"] * 5 + ["before"] * 3

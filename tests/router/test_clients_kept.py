@@ -1,7 +1,8 @@
-"""The official clients on responses and messages, against a real node with a real engine."""
+"""The official clients on responses, batches and messages, against a real node with a real engine."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from router.node import Node
 from router.settings import NodeOptions
+from tests.router.web.test_batches import ended
 
 pytestmark = pytest.mark.engine
 MODEL = "smollm2:135m"
@@ -66,6 +68,27 @@ async def test_openai_responses_are_answered_streamed_and_continued(openai_clien
     assert done.output_text
     assert done.usage is not None
     assert done.usage.input_tokens > whole.usage.input_tokens
+
+
+async def test_openai_batches_of_chats_and_embeddings_run_on_the_engine(openai_client: openai.AsyncOpenAI) -> None:
+    bodies = {
+        "/v1/chat/completions": {"model": MODEL, "messages": HELLO, "max_tokens": 8},
+        "/v1/embeddings": {"model": MODEL, "input": "one"},
+        "/v1/responses": {"model": MODEL, "input": "Hello", "max_output_tokens": 8},
+    }
+    for endpoint, body in bodies.items():
+        lines = [{"custom_id": str(n), "method": "POST", "url": endpoint, "body": body} for n in range(2)]
+        content = "\n".join(json.dumps(line) for line in lines).encode()
+        uploaded = await openai_client.files.create(file=("lines.jsonl", content), purpose="batch")
+        batch = await openai_client.batches.create(
+            input_file_id=uploaded.id, endpoint=endpoint, completion_window="24h"
+        )
+        done = await ended(openai_client, batch.id)
+        assert done.status == "completed", endpoint
+        output = (await openai_client.files.content(done.output_file_id or "")).text.splitlines()
+        assert [json.loads(line)["custom_id"] for line in output] == ["0", "1"]
+        assert done.usage is not None
+        assert done.usage.input_tokens > 0
 
 
 async def test_anthropic_messages_are_answered_streamed_and_counted(

@@ -15,6 +15,7 @@ from openai.types import Batch
 
 from router.node import Node
 from tests.fakes import BOUND_S, ScriptedEngine, Wait, whole
+from tests.router.node_process import NodeProcess
 
 MakeNode = Callable[..., Awaitable[Node]]
 CHAT = "/v1/chat/completions"
@@ -39,7 +40,7 @@ def file_of(*lines: dict[str, Any]) -> tuple[str, bytes]:
 
 
 @asynccontextmanager
-async def client_of(node: Node) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client_of(node: Node | NodeProcess) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=f"{node.address}/v1", api_key="unused", max_retries=0) as client:
         yield client
 

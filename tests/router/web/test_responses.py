@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 
 from router.node import Node
 from tests.fakes import BOUND_S, DONE, ScriptedEngine, Wait, chunk, event, happens, head, stream, whole
+from tests.router.node_process import NodeProcess
 
 MakeNode = Callable[..., Awaitable[Node]]
 USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
@@ -29,7 +31,7 @@ def completion(content: str | None = "Hello there", finish: str = "stop", **mess
 
 
 @asynccontextmanager
-async def client_of(node: Node) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client_of(node: Node | NodeProcess) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=f"{node.address}/v1", api_key="unused", max_retries=0) as client:
         yield client
 
@@ -355,6 +357,46 @@ async def test_an_answer_cut_by_a_restart_begins_again_with_higher_numbers(
     assert min(one.sequence_number for one in events) > after
     assert "".join(one.delta for one in events if one.type == "response.output_text.delta") == "Whole"
     assert done.output_text == "Whole"
+
+
+@pytest.mark.timeout(180)
+async def test_a_background_answer_survives_the_kill_of_its_node(tmp_path: Path, engine: ScriptedEngine) -> None:
+    engine.play(head(), chunk(role=True), chunk("Lost"), Wait(asyncio.Event()))
+    async with NodeProcess(tmp_path, engine.url) as node:
+        async with client_of(node) as client:
+            streaming = await client.responses.create(model="m", input="Hi", background=True, stream=True)
+            seen = []
+            async with asyncio.timeout(BOUND_S):
+                async for one in streaming:
+                    seen.append(one)
+                    if one.type == "response.output_text.delta":
+                        break
+            response_id = seen[0].response.id  # type: ignore[union-attr]
+            await streaming.close()
+        await node.kill()
+        engine.play(head(), stream("Whole"))
+        await node.start()
+        async with client_of(node) as client:
+            after = seen[-1].sequence_number
+            events = await collected(await client.responses.retrieve(response_id, stream=True, starting_after=after))
+            done = await client.responses.retrieve(response_id)
+    assert events[0].type == "response.created"
+    assert min(one.sequence_number for one in events) > after
+    assert events[-1].type == "response.completed"
+    assert done.output_text == "Whole"
+
+
+async def test_a_long_answer_is_told_again_event_by_event(client: openai.AsyncOpenAI, engine: ScriptedEngine) -> None:
+    words = [f"word{number} " for number in range(3000)]
+    engine.play(head(), stream(*words))
+    first = await collected(await client.responses.create(model="m", input="Go on", stream=True))
+    response_id = first[0].response.id  # type: ignore[union-attr]
+
+    again = await collected(await client.responses.retrieve(response_id, stream=True))
+    whole_answer = await client.responses.retrieve(response_id)
+
+    assert again == first
+    assert whole_answer.output_text == "".join(words)
 
 
 async def test_an_answer_cut_by_its_length_is_incomplete(client: openai.AsyncOpenAI, engine: ScriptedEngine) -> None:

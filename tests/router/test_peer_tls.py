@@ -128,16 +128,21 @@ async def test_the_certificate_at_an_address_can_be_seen_without_saying_anything
 
 
 async def test_looking_at_a_certificate_is_bounded() -> None:
+    gone = asyncio.Event()
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
+        gone.set()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with asyncio.timeout(BOUND_S):
         with pytest.raises((TimeoutError, ConnectionError)):
             await certificate_at("127.0.0.1", port, timeout_s=0.1)
+    await happens(gone)
     server.close()
+    await server.wait_closed()
 
 
 async def test_calls_keep_no_cookies_and_unpack_nothing() -> None:

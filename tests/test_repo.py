@@ -38,6 +38,7 @@ MIRRORED_ELSEWHERE = {
     "router/wire_base.py": "tests/router/test_wire.py",
     "router/wire_peers.py": "tests/router/test_wire.py",
     "router/web/keys.py": "tests/router/web/test_guard.py",
+    "router/web/job_request.py": "tests/router/web/test_jobs.py",
     "router/web/service.py": "tests/router/test_node.py",
 }
 

@@ -131,8 +131,9 @@ class Files:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         there = {path.name for path in self._folder.iterdir()}
         for name in there - rows:
-            log.info("a file that was never finished is deleted")
-            (self._folder / name).unlink(missing_ok=True)
+            if rows or name.startswith("."):  # without any row the database may be a new one: its files were another's
+                log.info("a file that was never finished is deleted")
+                (self._folder / name).unlink(missing_ok=True)
         return there & rows
 
     def draft(self, most: int = sys.maxsize) -> Draft:

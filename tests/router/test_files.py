@@ -139,6 +139,16 @@ async def test_a_start_tidies_what_a_crash_left(kit: Kit) -> None:
     assert await again.get(kept.id, None) == kept
 
 
+async def test_a_new_database_deletes_no_files_of_the_one_before(kit: Kit, tmp_path: Path) -> None:
+    kept = await kit.add()
+    (kit.folder / ".01HALF").write_bytes(b"half")
+
+    async with opened(tmp_path / "new.db") as store:
+        await Files(store, kit.folder, kit.clock, lambda: kit.room).open()
+
+    assert kit.names() == {kept.id}
+
+
 async def test_a_file_whose_row_can_not_be_written_is_not_there(tmp_path: Path) -> None:
     faults = Broken()
     async with opened(tmp_path / "quorum.db", faults) as store:

@@ -22,7 +22,7 @@ from tests.router.store_kit import opened, rows
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("store_child.py")
-ROUNDS = int(os.environ.get("QUORUM_TEST_KILL_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("QUORUM_TEST_KILL_ROUNDS", "200"))
 NO_FSYNC = Path(__file__).parents[1] / "fixtures" / "no_fsync.c"
 
 
@@ -64,6 +64,7 @@ def check(path: Path, acknowledged: list[str]) -> None:
         assert body == (job_id.encode() if kept or state != "done" else None), (job_id, state)
 
 
+@pytest.mark.timeout(600)
 def test_no_acknowledged_job_is_lost_when_the_process_is_killed_at_random_moments(tmp_path: Path) -> None:
     path, acknowledged = tmp_path / "quorum.db", []
     for number in range(ROUNDS):
@@ -76,6 +77,7 @@ def test_no_acknowledged_job_is_lost_when_the_process_is_killed_at_random_moment
 
 @pytest.mark.parametrize("point", ["begin", "before_commit", "after_commit"])
 @pytest.mark.parametrize("number", [1, 2, 7, 40])
+@pytest.mark.timeout(600)
 def test_no_acknowledged_job_is_lost_when_the_process_dies_at_a_named_point(
     tmp_path: Path, point: str, number: int
 ) -> None:

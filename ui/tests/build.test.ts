@@ -30,12 +30,17 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 describe("the built page", () => {
-  test("weighs less than 120 KiB compressed, KaTeX apart", () => {
-    const own = Object.entries(files).filter(([name]) => /\.(?:html|js|css|svg)$/.test(name) && !/katex/i.test(name));
+  test("weighs less than 120 KiB compressed, KaTeX and the colours of code apart", () => {
+    const own = Object.entries(files).filter(([name]) => /\.(?:html|js|css|svg)$/.test(name) && !/katex|languages/i.test(name));
     const weight = own.reduce((sum, [, content]) => sum + gzipSync(content).length, 0);
     console.info(`the page weighs ${(weight / 1024).toFixed(1)} KiB compressed`);
     expect(weight).toBeLessThan(LIMIT_BYTES);
     expect(own.length).toBeGreaterThanOrEqual(4);
+  });
+
+  test("loads the colours of code only when there is code", () => {
+    expect(files["index.html"]?.toString()).not.toMatch(/languages/);
+    expect(Object.keys(files).filter((name) => /languages.*\.js$/.test(name))).toHaveLength(1);
   });
 
   test("loads KaTeX only when a formula appears", () => {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { loadColours } from "../src/lib/highlight";
 import { dressed } from "../src/lib/dress";
 import { blocks, rendered, sanitised } from "../src/lib/markdown";
 
@@ -90,7 +91,8 @@ describe("Markdown", () => {
     expect(after.at(-1)).toContain("second");
   });
 
-  test("shows code with its language and a button, colours included", () => {
+  test("shows code with its language and a button, and with colours once they are there", async () => {
+    await loadColours();
     const host = dom('```python title="x"\ndef f(): return "<b>"\n```');
     expect(host.querySelector(".code-head span")?.textContent).toBe("python");
     expect(host.querySelector(".code-head button")?.textContent).toBe("Copy");

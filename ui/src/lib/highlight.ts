@@ -1,33 +1,35 @@
-/** Colours for code: highlight.js with the languages people paste most. */
+/** Colours for code. What makes them is loaded when the first code appears. */
 
-import hljs from "highlight.js/lib/core";
-import bash from "highlight.js/lib/languages/bash";
-import cpp from "highlight.js/lib/languages/cpp";
-import css from "highlight.js/lib/languages/css";
-import diff from "highlight.js/lib/languages/diff";
-import go from "highlight.js/lib/languages/go";
-import java from "highlight.js/lib/languages/java";
-import javascript from "highlight.js/lib/languages/javascript";
-import json from "highlight.js/lib/languages/json";
-import python from "highlight.js/lib/languages/python";
-import rust from "highlight.js/lib/languages/rust";
-import sql from "highlight.js/lib/languages/sql";
-import typescript from "highlight.js/lib/languages/typescript";
-import xml from "highlight.js/lib/languages/xml";
-import yaml from "highlight.js/lib/languages/yaml";
 import { escaped } from "./escape";
 
-const LANGUAGES = { bash, cpp, css, diff, go, java, javascript, json, python, rust, sql, typescript, xml, yaml };
-for (const [name, language] of Object.entries(LANGUAGES)) hljs.registerLanguage(name, language);
-hljs.registerAliases(["c", "h"], { languageName: "cpp" });
-hljs.registerAliases(["svelte", "vue"], { languageName: "xml" });
-hljs.registerAliases(["console", "shell", "shellsession"], { languageName: "bash" });
+type Highlighter = (typeof import("./languages"))["default"];
+
+let ready: Highlighter | null = null;
+let loading: Promise<void> | null = null;
 
 /** Longer code is shown plain: colouring it again with every token would stall the page. */
 const MOST = 40_000;
+const FENCE = /^[ \t>*+-]*(?:```|~~~)/m;
 
-/** HTML of `code` with spans of classes only. */
+/** HTML of `code` with spans of classes only; plain until the colours are there. */
 export function highlighted(code: string, language: string): string {
-  if (code.length > MOST || !hljs.getLanguage(language)) return escaped(code);
-  return hljs.highlight(code, { language, ignoreIllegals: true }).value;
+  if (ready === null || code.length > MOST || !ready.getLanguage(language)) return escaped(code);
+  return ready.highlight(code, { language, ignoreIllegals: true }).value;
+}
+
+/** Whether `markdown` has code that will look different once the colours are there. */
+export function lacksColours(markdown: string): boolean {
+  return ready === null && FENCE.test(markdown);
+}
+
+/** Resolves when `highlighted` colours; rejects when they can't be had, and may be tried again. */
+export function loadColours(): Promise<void> {
+  loading ??= import("./languages").then(
+    (languages) => void (ready = languages.default),
+    (error: unknown) => {
+      loading = null;
+      throw error;
+    },
+  );
+  return loading;
 }

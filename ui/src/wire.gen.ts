@@ -233,50 +233,6 @@ export interface Change {
   notice?: string | null;
 }
 
-/**
- * One model at one engine of a peer, as it tells it. ``name`` is its public name there.
- *
- * ``resident``: it answers without a load. Rates are tokens a second as measured there, None while unknown.
- */
-export interface PeerModel {
-  name: string;
-  digest: string | null;
-  size_bytes: number | null;
-  context: number | null;
-  capabilities: string[];
-  family: string;
-  parameters: string;
-  quantisation: string;
-  resident: boolean;
-  engine_kind: string;
-  problem: string;
-  prefill_per_s: number | null;
-  tokens_per_s: number | null;
-}
-
-/**
- * What a node tells a paired one on ``GET /peer/v1/state``. Unknown fields are ignored, absent ones default.
- *
- * ``width`` jobs run at once there; ``in_flight`` and ``waiting`` count all its jobs, whoever asked.
- */
-export interface PeerSnapshot {
-  node_id: string;
-  name: string;
-  version: string;
-  protocol: number;
-  mode: NodeMode;
-  width: number;
-  in_flight: number;
-  waiting: number;
-  ram_total_bytes: number;
-  ram_free_bytes: number;
-  vram_total_bytes: number;
-  vram_free_bytes: number;
-  gpu: string;
-  models: PeerModel[];
-  labels: string[];
-}
-
 /** What an API key was used for: jobs that ended, and their tokens. */
 export interface KeyUsed {
   requests: number;

@@ -74,11 +74,10 @@ test("the picker offers each name once, loaded first, and nothing that can't cha
   expect(offered.loaded.map((choice) => [choice.name, choice.where])).toEqual([["a", ["Ollama", "builtin"]]]);
   expect(offered.disk.map((choice) => [choice.name, choice.where])).toEqual([
     ["b", ["builtin"]],
-    ["far", ["laptop"]],
   ]);
   expect(firstChoice(offered, "far")).toBe("far");
   expect(firstChoice(offered, "gone")).toBe("a");
-  expect(firstChoice({ loaded: [], disk: [] }, "x")).toBe("");
+  expect(firstChoice({ loaded: [], disk: [], elsewhere: [] }, "x")).toBe("");
   expect(canSee([model("v", { capabilities: ["chat", "vision"] })], "v")).toBe(true);
 });
 
@@ -90,8 +89,8 @@ test("thinking left in the answer is told apart", () => {
 
 test("addresses lead to pages, and strange ones to a new chat", () => {
   expect(parseRoute("#/chat/01ABC")).toEqual({ page: "chat", id: "01ABC" });
-  expect(parseRoute("#/models")).toEqual({ page: "models" });
-  for (const hash of ["", "#/", "#/chat", "#/chat/../x", "#/peers", "#token=x"]) {
+  for (const page of ["models", "peers", "queue", "settings"]) expect(parseRoute(`#/${page}`)).toEqual({ page });
+  for (const hash of ["", "#/", "#/chat", "#/chat/../x", "#/nowhere", "#token=x"]) {
     expect(parseRoute(hash)).toEqual({ page: "chat", id: null });
   }
   expect(chatPath("x")).toBe("#/chat/x");

@@ -12,6 +12,8 @@ export interface Choice {
 export interface Choices {
   loaded: Choice[];
   disk: Choice[];
+  /** Names that only other computers hold. */
+  elsewhere: Choice[];
 }
 
 const BY_RESIDENCY: Record<string, number> = { warm: 0, loading: 1, cold: 2 };
@@ -44,10 +46,13 @@ export function choices(models: readonly ModelInfo[], engines: readonly EngineIn
     if (known) known.where.push(place(model, engines));
     else byName.set(model.name, { name: model.name, model, where: [place(model, engines)] });
   }
+  const local = new Set(usable.filter((model) => model.local).map((model) => model.name));
   const all = [...byName.values()];
+  const here = all.filter((choice) => local.has(choice.name));
   return {
-    loaded: all.filter((choice) => choice.model.residency !== "cold"),
-    disk: all.filter((choice) => choice.model.residency === "cold"),
+    loaded: here.filter((choice) => choice.model.residency !== "cold"),
+    disk: here.filter((choice) => choice.model.residency === "cold"),
+    elsewhere: all.filter((choice) => !local.has(choice.name)),
   };
 }
 
@@ -57,6 +62,6 @@ function rank(model: ModelInfo): number {
 
 /** The name to begin with: the one asked for when it is there, else a loaded one, else any. */
 export function firstChoice(offered: Choices, wanted: string): string {
-  const all = [...offered.loaded, ...offered.disk];
+  const all = [...offered.loaded, ...offered.disk, ...offered.elsewhere];
   return (all.find((choice) => choice.name === wanted) ?? all[0])?.name ?? "";
 }

@@ -1,10 +1,13 @@
-/** A small hash router: `#/chat/<id>`, `#/models`, `#/queue`, `#/settings`. */
+/** A small hash router: `#/chat/<id>`, `#/models`, `#/peers`, `#/queue`, `#/settings`. */
 
-export type Route = { page: "chat"; id: string | null } | { page: "models" } | { page: "queue" } | { page: "settings" };
+const PAGES = ["models", "peers", "queue", "settings"] as const;
+
+export type Route = { page: "chat"; id: string | null } | { page: (typeof PAGES)[number] };
 
 export function parseRoute(hash: string): Route {
   const [, page = "", id = ""] = hash.split("/");
-  if (page === "models" || page === "queue" || page === "settings") return { page };
+  const known = PAGES.find((name) => name === page);
+  if (known) return { page: known };
   return { page: "chat", id: /^[\w-]{1,64}$/.test(id) ? id : null };
 }
 

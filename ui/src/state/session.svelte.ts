@@ -44,6 +44,13 @@ class Session {
     return this.snapshot?.settings ?? [];
   }
 
+  get peers() {
+    return this.snapshot?.peers ?? [];
+  }
+  get pairing() {
+    return this.snapshot?.pairing ?? null;
+  }
+
   async start(): Promise<void> {
     this.#feed?.stop();
     this.status = "connecting";
@@ -110,7 +117,8 @@ class Session {
 
   /** The name of a node that an answer calls by id or by name. */
   nodeName(node: string | null): string {
-    return node !== null && node === this.node?.id ? this.node.name : (node ?? "");
+    if (node !== null && node === this.node?.id) return this.node.name;
+    return this.peers.find((peer) => peer.id === node)?.name ?? node ?? "";
   }
 
   #take(snapshot: Snapshot): void {

@@ -37,6 +37,7 @@ MIRRORED_ELSEWHERE = {
     "app/commands/window_probe.py": "tests/app/test_cli_selftest.py",
     "router/wire_base.py": "tests/router/test_wire.py",
     "router/wire_peers.py": "tests/router/test_wire.py",
+    "router/pairing_call.py": "tests/router/test_pairing.py",
     "router/web/keys.py": "tests/router/web/test_guard.py",
     "router/web/job_request.py": "tests/router/web/test_jobs.py",
     "router/web/service.py": "tests/router/test_node.py",

@@ -49,7 +49,7 @@ def shape_of(path: str) -> Shape:
         return Shape.OLLAMA
     if path.startswith("/v1/messages"):
         return Shape.ANTHROPIC
-    if path.startswith("/local/"):
+    if path.startswith(("/local/", "/peer/")):
         return Shape.CONTROL
     return Shape.OPENAI
 

@@ -14,6 +14,7 @@ from router.runner import JobMoved
 from router.scheduler import Scheduler
 from router.settings import Settings
 from router.wire import Change, ChatInfo, EngineInfo, JobInfo, Message, NodeInfo, SettingInfo, Snapshot
+from router.wire_peers import PairingInfo, PeerInfo
 
 FLUSH_S = 0.05
 RECENT_JOBS = 50
@@ -54,6 +55,8 @@ class View:
         self._look_again = False
         self.recent: OrderedDict[str, JobInfo] = OrderedDict()
         self.on_info: list[Callable[[NodeInfo], None]] = []
+        self.peers: Callable[[], list[PeerInfo]] = list
+        self.pairing: Callable[[], PairingInfo] = PairingInfo
         bus.listen(JobMoved, self._job_moved)
         settings.listen(lambda _: self.changed("settings", "node"))
 
@@ -71,7 +74,7 @@ class View:
             self.changed("node")
 
     def changed(self, *parts: str) -> None:
-        """Note that ``node``, ``engines``, ``models`` or ``settings`` changed."""
+        """Note that ``node``, ``engines``, ``models``, ``settings`` or ``peers`` (with pairing) changed."""
         self._parts.update(parts)
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self._push)
@@ -111,6 +114,8 @@ class View:
             engines=self.engines() if "engines" in parts else None,
             models=self._registry.model_infos() if "models" in parts else None,
             settings=self._settings.infos() if "settings" in parts else None,
+            peers=self.peers() if "peers" in parts else None,
+            pairing=self.pairing() if "peers" in parts else None,
             jobs=[job.info() for job in jobs.values() if (job.place or 0) <= LIST_MAX] or None,
             chats=list(chats.values()) or None,
             gone=gone or None,
@@ -185,4 +190,6 @@ class View:
             jobs=self._live(LIST_MAX) + self._ended(),
             chats=chats,
             settings=self._settings.infos(),
+            peers=self.peers(),
+            pairing=self.pairing(),
         )

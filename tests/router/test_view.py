@@ -11,9 +11,10 @@ from router.events import Bus
 from router.jobs import Job
 from router.runner import JobMoved
 from router.settings import Settings
-from router.states import JobState, NodeMode
+from router.states import JobState, NodeMode, PeerState
 from router.view import LIST_MAX, RECENT_JOBS, View
 from router.wire import ChatInfo, JobInfo, NodeInfo
+from router.wire_peers import PairingInfo, PeerInfo
 from tests.fakes import make_job
 from tests.world import World
 
@@ -165,3 +166,14 @@ async def test_a_changed_setting_reaches_the_page(watched: Watched) -> None:
         watched.settings.update({"route": "fastest"})
         change = await asyncio.wait_for(queue.get(), 1.0)
     assert {info.name: info.value for info in change.settings}["route"] == "fastest"
+
+
+async def test_pairing_and_other_computers_are_told_together(watched: Watched) -> None:
+    studio = PeerInfo(id="s", name="studio", state=PeerState.HEALTHY, paired=True)
+    watched.view.peers = lambda: [studio]
+    watched.view.pairing = lambda: PairingInfo(state="open", code="123456")
+    with watched.bus.queue() as queue:
+        watched.view.changed("peers")
+        change = await asyncio.wait_for(queue.get(), 1.0)
+    assert (change.peers, change.pairing.code, change.node) == ([studio], "123456", None)
+    assert watched.view.snapshot([]).peers == [studio]

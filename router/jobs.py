@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec.structs import replace
+
 from router.engines.base import Kind
 from router.placement import Decision
 from router.states import JobState
@@ -304,3 +306,30 @@ class Job:
             attempt=self.attempt,
             node=chosen.node if chosen else None,
         )
+
+    def heard(self, state: State) -> State:
+        """What readers are told when another computer says how the job stands there."""
+        self.loading_pct = state.loading_pct if state.state is JobState.LOADING else None
+        return replace(
+            self.news(),
+            state=state.state if state.state.live else self.state,
+            place=state.place,
+            eta_s=state.eta_s,
+            why=state.why,
+        )
+
+
+class Effects(Protocol):
+    """What the scheduler can do to the world."""
+
+    def start(self, job: Job, try_no: int) -> None:
+        """Run one attempt; its end comes back through ``finished``."""
+
+    def stop(self, job: Job) -> None:
+        """Stop the running attempt; nothing comes back of it."""
+
+    def later(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Call ``act`` on the loop after ``delay_s`` seconds."""
+
+    def moved(self, job: Job, old: JobState | None) -> None:
+        """Publish that the job moved (None: it is new)."""

@@ -88,9 +88,9 @@ class Lane:
             model=holder.model,
             local=holder.local,
             warm=holder.warm,
-            in_flight=self.in_flight,
+            in_flight=self.in_flight + holder.others,
             waiting=self.waiting,
-            width=self.width,
+            width=max(self.width, holder.width),
             last_used=holder.last_used,
             free_vram_bytes=holder.free_vram_bytes,
             blocked=holder.blocked or blocked,
@@ -151,6 +151,10 @@ class Lane:
         chosen.passed, chosen.passed_since = 0, None
         self.running_model = job.lane_model
         return job
+
+    def heads(self) -> list[Job]:
+        """The oldest waiting job of each class and model."""
+        return [job for _, job in self._heads()]
 
     def _heads(self) -> list[tuple[_Group, Job]]:
         """The groups in which somebody waits, with their oldest; empty ones are dropped."""

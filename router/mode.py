@@ -72,7 +72,7 @@ class Mode:
 
     def job_ended(self) -> None:
         """Nothing runs any more while paused: free the memory, once."""
-        if self._scheduler.mode is NodeMode.PAUSED and not self._scheduler.running and not self._unloaded:
+        if self._scheduler.mode is NodeMode.PAUSED and not self._scheduler.running_here and not self._unloaded:
             self._unloaded = True
             self._tasks.spawn("unload", self._unload_models())
 

@@ -1,15 +1,22 @@
-"""What this node knows of engines and of the models they hold; answers who holds a model and which copy is warm."""
+"""What this node knows of engines, its own and other computers, and of the models they hold: who holds what, and warm.
+
+Another computer is one more engine whose ``local`` is False and whose ``node`` is its id.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from router.aio import SystemClock
 from router.engines.base import Engine, EngineModel, EngineSnapshot, Kind
 from router.errors import ModelNotFoundError
+from router.health import Health
 from router.placement import Word
+from router.states import NodeMode
 from router.wire import EngineInfo, ModelInfo
 
 NOT_READY = EngineSnapshot(ready=False, detail="starting")
@@ -19,7 +26,10 @@ _UNKNOWN: dict[str, Any] = {"resident": False, "loading_pct": None, "memory_byte
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """One engine that has one model. ``model`` is the engine's own name of it."""
+    """One engine that has one model. ``model`` is the engine's own name of it.
+
+    Of another computer ``others`` counts the jobs there that this node did not send; ``width`` is its own.
+    """
 
     node: str
     engine: str
@@ -31,6 +41,8 @@ class Holder:
     free_vram_bytes: int = 0
     blocked: Word | None = None
     detail: str = ""
+    others: int = 0
+    width: int = 0
 
 
 @dataclass(slots=True)
@@ -40,16 +52,25 @@ class _Use:
 
 
 class Registry:
-    """Engines of this node with their latest snapshots. Mutated on the loop only; ``changed`` hears of each change."""
+    """Engines with their latest snapshots. Mutated on the loop only; ``changed`` hears of each change."""
 
-    def __init__(self, node: str, node_name: Callable[[], str], changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        node: str,
+        node_name: Callable[[], str],
+        changed: Callable[[], None] = lambda: None,
+        health: Health | None = None,
+    ) -> None:
         self.node = node
         self.engines: dict[str, Engine] = {}
         self.snapshots: dict[str, EngineSnapshot] = {}
         self.changed = changed
+        self.health = health or Health(SystemClock())
+        self.health.changed = lambda: self.changed()
         self._node_name = node_name
         self._uses: dict[tuple[str, str], _Use] = {}
         self._found: dict[str, list[tuple[str, EngineModel]]] = {}
+        self._others: dict[str, int] = {}
 
     # -- engines
 
@@ -63,6 +84,7 @@ class Registry:
         """The engine is gone, and with it its models; what still runs there is counted to its end."""
         engine = self.engines.pop(engine_id, None)
         self.snapshots.pop(engine_id, None)
+        self._others.pop(engine_id, None)
         self._found.clear()
         for key in [key for key, use in self._uses.items() if key[0] == engine_id and not use.in_flight]:
             del self._uses[key]
@@ -78,12 +100,31 @@ class Registry:
             snapshot = replace(snapshot, models=tuple(replace(model, **_UNKNOWN) for model in known))
         if self.snapshots[engine_id] != snapshot:
             self.snapshots[engine_id] = snapshot
+            if not self.local(engine_id):
+                ours = sum(use.in_flight for key, use in self._uses.items() if key[0] == engine_id)
+                self._others[engine_id] = max(0, snapshot.in_flight + snapshot.waiting - ours)
             self._found.clear()
             self.changed()
 
     def has_engine(self, engine_id: str) -> bool:
         """Whether the engine is known, ready or not."""
         return engine_id in self.engines
+
+    def local(self, engine_id: str) -> bool:
+        """Whether the engine is this computer's own; one that is gone counts as such."""
+        return bool(getattr(self.engines.get(engine_id), "local", True))
+
+    def others(self, engine_id: str) -> int:
+        """Jobs at another computer that this node did not send, as last told."""
+        return self._others.get(engine_id, 0)
+
+    def takes(self, engine_id: str, model: str) -> bool:
+        """Whether a job may be sent to ``model`` at another computer now. An own engine is always asked itself."""
+        if self.local(engine_id):
+            return True
+        snapshot = self.snapshots[engine_id]
+        held = next((held for held in snapshot.models if held.name == model), None)
+        return held is not None and self._blocked(engine_id, held)[0] is None
 
     # -- who holds what
 
@@ -97,11 +138,12 @@ class Registry:
 
     def _resolve(self, name: str) -> list[tuple[str, EngineModel]]:
         asked = _normal(name)
-        offered = [(engine, model) for engine, snapshot in self.snapshots.items() for model in snapshot.models]
+        offered = [(engine, model) for engine in self._in_order() for model in self.snapshots[engine].models]
         named = [
             (engine, model)
             for engine, model in offered
-            if asked in (_normal(model.name), f"{_normal(model.name)}@{engine}")
+            if (own := _normal(model.name)) == asked
+            or asked in (f"{own}@{engine}".lower(), f"{own}@{self._suffix(engine)}".lower())
         ]
         if not named:
             names = sorted({model.name for _, model in offered})
@@ -114,21 +156,53 @@ class Registry:
             pair for pair in named if pair[1].digest is None
         ]
 
+    def _in_order(self) -> list[str]:
+        """Own engines first: a name means this computer's model; then the others in an order that stays."""
+        own = [engine for engine in self.snapshots if self.local(engine)]
+        return own + sorted(engine for engine in self.snapshots if not self.local(engine))
+
+    def _suffix(self, engine_id: str) -> str:
+        """What follows the ``@`` where two models have one name: the computer's name if unique, else its id."""
+        if self.local(engine_id):
+            return engine_id
+        names = [_slug(engine.label) for engine in self.engines.values() if not self.local(engine.id)]
+        slug = _slug(self.engines[engine_id].label)
+        return slug if slug and names.count(slug) == 1 and slug not in self.engines else engine_id
+
     def _holder(self, engine_id: str, model: EngineModel) -> Holder:
-        snapshot = self.snapshots[engine_id]
+        snapshot, local, engine = self.snapshots[engine_id], self.local(engine_id), self.engines[engine_id]
         use = self._uses.get((engine_id, model.name))
-        blocked = Word.UNHEALTHY if not snapshot.ready else Word.UNFIT if model.problem else None
+        blocked, detail = self._blocked(engine_id, model)
         return Holder(
-            node=self.node,
+            node=getattr(engine, "node", self.node),
             engine=engine_id,
             model=model.name,
             digest=model.digest,
-            local=True,
-            warm=model.resident or not self.engines[engine_id].needs_load(model.name),
+            local=local,
+            warm=model.resident or (local and not engine.needs_load(model.name)),
             last_used=use.last_used if use else 0.0,
+            free_vram_bytes=snapshot.free_vram_bytes,
             blocked=blocked,
-            detail=snapshot.detail if not snapshot.ready else model.problem,
+            detail=detail,
+            others=self.others(engine_id),
+            width=snapshot.width,
         )
+
+    def _blocked(self, engine_id: str, model: EngineModel) -> tuple[Word | None, str]:
+        """The word that rules a holder out now, and why; an own engine is never ejected."""
+        snapshot = self.snapshots[engine_id]
+        if not snapshot.trusted:
+            return Word.UNTRUSTED, snapshot.detail
+        if not snapshot.ready:
+            return Word.UNHEALTHY, snapshot.detail
+        if model.problem:
+            return Word.UNFIT, model.problem
+        if self.local(engine_id):
+            return None, ""
+        if not snapshot.mode.takes_work:
+            return Word.PAUSED if snapshot.mode is NodeMode.PAUSED else Word.DRAINING, snapshot.detail
+        why = self.health.ejected(engine_id, model.name)
+        return (Word.UNHEALTHY, why) if why else (None, "")
 
     def warm(self, engine_id: str, model: str) -> bool:
         """Whether ``model`` answers at ``engine_id`` without a load."""
@@ -145,13 +219,15 @@ class Registry:
         use = self._uses.setdefault((engine_id, model), _Use())
         use.in_flight += change
         use.last_used = now
+        if not self.local(engine_id):
+            (self.health.began if change > 0 else self.health.ended)(engine_id, model)
         if not use.in_flight and engine_id not in self.engines:
             del self._uses[engine_id, model]
 
     # -- looks
 
     def engine_infos(self, width: Callable[[str], int], in_flight: Callable[[str], int]) -> list[EngineInfo]:
-        """The engines as the page shows them."""
+        """The engines of this computer as the page shows them."""
         return [
             EngineInfo(
                 id=engine.id,
@@ -165,28 +241,34 @@ class Registry:
                 in_flight=in_flight(engine.id),
             )
             for engine in self.engines.values()
+            if self.local(engine.id)
             for snapshot in (self.snapshots[engine.id],)
         ]
 
     def model_infos(self) -> list[ModelInfo]:
-        """The models as the page shows them; two of one name and different digests are told apart by their engine."""
+        """The models as the page shows them; two of one name and different digests are told apart by where they are.
+
+        The name alone is that of this computer's model, where it has one.
+        """
         first: dict[str, str | None] = {}
         infos = []
-        for engine_id, snapshot in self.snapshots.items():
-            for model in snapshot.models:
+        for engine_id in self._in_order():
+            for model in self.snapshots[engine_id].models:
                 same = first.setdefault(_normal(model.name), model.digest) == model.digest
-                infos.append(self._info(engine_id, model, model.name if same else f"{model.name}@{engine_id}"))
+                name = model.name if same else f"{model.name}@{self._suffix(engine_id)}"
+                infos.append(self._info(engine_id, model, name))
         return infos
 
     def _info(self, engine_id: str, model: EngineModel, name: str) -> ModelInfo:
         use = self._uses.get((engine_id, model.name))
         snapshot = self.snapshots[engine_id]
         loading = model.loading_pct is not None and not model.resident
+        local, engine = self.local(engine_id), self.engines[engine_id]
         return ModelInfo(
             name=name,
-            node=self.node,
-            node_name=self._node_name(),
-            local=True,
+            node=getattr(engine, "node", self.node),
+            node_name=self._node_name() if local else engine.label,
+            local=local,
             engine=engine_id,
             digest=model.digest,
             size_bytes=model.size_bytes,
@@ -209,3 +291,8 @@ class Registry:
 def _normal(name: str) -> str:
     """Names compare without case, and ``:latest`` is what no tag means."""
     return name.lower().removesuffix(":latest")
+
+
+def _slug(name: str) -> str:
+    """A computer's name as part of a model's."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")

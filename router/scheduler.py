@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
-from router import placement
 from router.aio import Clock
-from router.engines.base import Kind
+from router.balance import Balance
+from router.candidates import EMBEDDING_WIDTH as EMBEDDING_WIDTH
+from router.candidates import Candidates, refusal
 from router.errors import QueueFullError, QuorumError, failure
+from router.jobs import Effects as Effects
 from router.jobs import Job, Outcome, Result
 from router.lanes import Lane
 from router.placement import Decision
@@ -21,35 +22,18 @@ from router.rates import Rates
 from router.registry import Registry
 from router.states import JobState, NodeMode, check_job
 from router.survey import Survey
-from router.wire import Ended, ErrorInfo
+from router.wire import Ended, ErrorInfo, State
 
 INTERACTIVE_MAX = 512
 BATCH_MAX = 10_000
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 60.0
 CRASHES_MAX = 3
-EMBEDDING_WIDTH = 4
 HOLDER_LOOK_S = 5.0
 HOLDER_S = 60.0  # a caller who waits for the answer
 HOLDER_KEPT_S = 86_400.0  # a job that lives on
 
 _POISON = failure("poison", "This job stopped the node or its engine three times.")
-
-
-class Effects(Protocol):
-    """What the scheduler can do to the world."""
-
-    def start(self, job: Job, try_no: int) -> None:
-        """Run one attempt; its end comes back through ``finished``."""
-
-    def stop(self, job: Job) -> None:
-        """Stop the running attempt; nothing comes back of it."""
-
-    def later(self, delay_s: float, act: Callable[[], None]) -> None:
-        """Call ``act`` on the loop after ``delay_s`` seconds."""
-
-    def moved(self, job: Job, old: JobState | None) -> None:
-        """Publish that the job moved (None: it is new)."""
 
 
 class Scheduler:
@@ -72,8 +56,6 @@ class Scheduler:
         self._registry = registry
         self._effects = effects
         self._clock = clock
-        self._width = width
-        self._route = route
         self._jitter = jitter
         self._batch_live = 0
         self._batch_running = 0
@@ -81,6 +63,8 @@ class Scheduler:
         self._gathering = False
         self.rates = Rates()
         self._survey = Survey(self.jobs, self.lanes, registry, self.rates, clock)
+        self._candidates = Candidates(registry, self.lanes, width, route)
+        self._balance = Balance(registry, self.lanes, self._candidates, self._opens, self._replace, self._recall)
 
     # -- the doors
 
@@ -93,12 +77,9 @@ class Scheduler:
             raise QueueFullError(self.rates.turn_s(self.lanes.values()))
         decision = self._place(job)
         if decision.chosen is None:
-            why = ", ".join(f"{verdict.engine}: {verdict.verdict}" for verdict in decision.verdicts)
-            detail = next((verdict.detail for verdict in decision.verdicts if verdict.detail), "")
-            raise QuorumError(
-                "no_holder_available", f"Nobody can run '{job.model}' now ({why}). {detail}".strip(), retry_after_s=5
-            )
+            raise refusal(job, decision)
         self.jobs[job.id] = job
+        self._registry.health.budget.request()
         self._batch_live += job.batch
         job.updated_at = job.created_at
         self._effects.moved(job, None)
@@ -134,9 +115,7 @@ class Scheduler:
         if job.lane is not None:
             job.lane.remove(job)
         if running:
-            self._release(job)
-            self._effects.stop(job)
-            job.note_try("cancelled", "")
+            self._halt(job, "cancelled", "")
         self._end(job, JobState.CANCELLED, failure("cancelled", "The job was cancelled."))
         if running and job.lane is not None:
             self._pump(job.lane)
@@ -165,6 +144,16 @@ class Scheduler:
         if job.try_no == try_no and job.state is JobState.LOADING and job.loading_pct != percent:
             job.loading_pct = percent
             job.answer.tell(job.news())
+
+    def heard(self, job: Job, try_no: int, state: State) -> None:
+        """Another computer tells how the job stands there."""
+        if job.try_no != try_no or not job.state.running:
+            return
+        if state.state is JobState.QUEUED:
+            self._balance.parked[job.id] = job
+        else:
+            self._balance.parked.pop(job.id, None)
+        job.answer.tell(job.heard(state))
 
     def finished(self, job: Job, try_no: int, outcome: Outcome) -> None:
         """[5] An attempt ended. A result whose try is not the current one is discarded (fenced)."""
@@ -196,6 +185,8 @@ class Scheduler:
             job.tried.add((chosen.node, chosen.engine))
         decision = self._place_or_none(job)
         if decision is not None and decision.chosen is not None:
+            if not decision.chosen.local:
+                self._registry.health.budget.retry()
             self._move(job, JobState.QUEUED)
             self._enqueue(job, decision)
             return
@@ -227,8 +218,11 @@ class Scheduler:
             job.alone_since = None
             self._enqueue(job, decision)
         else:
-            error = job.error or failure("no_holder_available", f"Nobody that holds '{job.model}' can be reached.")
-            self._failed(job, error)
+            job.error = job.error or failure("no_holder_available", f"Nobody that holds '{job.model}' can be reached.")
+            if job.tried or all(verdict.node == self._registry.node for verdict in decision.verdicts):
+                self._failed(job, job.error)
+            else:
+                self._wait_for_holder(job)
 
     def _wait_for_holder(self, job: Job) -> None:
         """Nobody has the model now, for example because its engine starts later: a wait, not a failed attempt."""
@@ -245,15 +239,7 @@ class Scheduler:
     # -- lanes and leases
 
     def _place(self, job: Job) -> Decision:
-        holders = self._registry.find(job.model, job.kind)
-        job.digest = holders[0].digest
-        blocked = None
-        if self.mode is not NodeMode.RUNNING:
-            blocked = placement.Word.PAUSED if self.mode is NodeMode.PAUSED else placement.Word.DRAINING
-        views = [
-            self._lane(holder.engine, job.kind).view(holder, blocked if holder.local else None) for holder in holders
-        ]
-        decision = placement.place(views, frozenset(job.tried), self._route())
+        decision = self._candidates.place(job, self.mode)
         if decision.chosen is not None or job.decision is None:
             job.decision = decision  # else the receipt goes on naming the holder that was tried last
         return decision
@@ -266,18 +252,10 @@ class Scheduler:
             job.error = error.info()
             return None
 
-    def _lane(self, engine: str, kind: Kind) -> Lane:
-        key = (engine, kind is Kind.EMBEDDING)
-        lane = self.lanes.get(key)
-        if lane is None:
-            width = max(self._width(engine), EMBEDDING_WIDTH) if key[1] else self._width(engine)
-            lane = self.lanes[key] = Lane(engine, width)
-        return lane
-
     def _enqueue(self, job: Job, decision: Decision) -> None:
         """[3] Into the lane of the chosen holder, which runs it at once when it is free."""
         assert decision.chosen is not None  # noqa: S101 - callers checked; this tells the type checker
-        lane = self._lane(decision.chosen.engine, job.kind)
+        lane = self._candidates.lane(decision.chosen.engine, job.kind)
         job.lane_model = decision.chosen.model
         job.why = decision.reason
         lane.add(job)
@@ -285,10 +263,13 @@ class Scheduler:
 
     def _pump(self, lane: Lane) -> None:
         """Start what the lane has room for. Picking and taking the lease are one step."""
-        while lane.waiting and lane.free and self.mode.takes_work and not (self.stopping or self._gathering):
+        while lane.waiting and lane.free and self._opens(lane):
             job = lane.pick(functools.partial(self._registry.warm, lane.engine), self._clock.mono())
             if job is None:
                 return
+            if not self._registry.takes(lane.engine, job.lane_model):
+                self._replace(job)
+                continue
             job.place = job.eta_s = None
             job.why = ""
             lane.in_flight += 1
@@ -304,6 +285,19 @@ class Scheduler:
             loading = self._registry.needs_load(lane.engine, job.lane_model, job.kind)
             self._move(job, JobState.LOADING if loading else JobState.WORKING)
             self._effects.start(job, job.try_no)
+        self._balance.fill(lane)
+
+    def _opens(self, lane: Lane) -> bool:
+        """Whether the lane may start jobs now: while this computer is paused, others go on."""
+        works = self.mode.takes_work or not self._registry.local(lane.engine)
+        return works and not (self.stopping or self._gathering)
+
+    def _recall(self, job: Job) -> None:
+        """A job that still waits in another computer's line is taken back and placed anew; no attempt is charged."""
+        lane = self._halt(job, "moved", "It still waited there.")
+        self._move(job, JobState.QUEUED)
+        self._replace(job)
+        self._pump(lane)
 
     def _release(self, job: Job) -> Lane:
         """Give the lease back, exactly once: only a running job has one, and it stops running right after."""
@@ -311,9 +305,16 @@ class Scheduler:
         assert lane is not None  # noqa: S101 - a running job was picked from a lane
         lane.in_flight -= 1
         self.running -= 1
+        self._balance.parked.pop(job.id, None)
         self._batch_running -= job.batch
         self._registry.used(lane.engine, job.lane_model, self._clock.mono(), -1)
         return lane
+
+    def _halt(self, job: Job, result: str, detail: str) -> Lane:
+        """End the running attempt; nothing comes back of it."""
+        self._effects.stop(job)
+        job.note_try(result, detail)
+        return self._release(job)
 
     # -- moves
 
@@ -349,27 +350,30 @@ class Scheduler:
         """Pause, drain or resume. Draining with nothing running is drained at once."""
         self.mode = mode
         self._check_drained()
-        if mode.takes_work:
-            for lane in self.lanes.values():
-                self._pump(lane)
+        for lane in tuple(self.lanes.values()):
+            self._pump(lane)
+
+    @property
+    def running_here(self) -> int:
+        """Jobs that run on this computer's own engines."""
+        return sum(lane.in_flight for lane in self.lanes.values() if self._registry.local(lane.engine))
 
     def _check_drained(self) -> None:
-        if self.mode is NodeMode.DRAINING and not self.running:
+        if self.mode is NodeMode.DRAINING and not self.running_here:
             self.mode = NodeMode.DRAINED
 
     def refresh(self) -> None:
         """The registry changed: move waiting jobs off engines that are gone, adjust widths, pump."""
         for (engine, embedding), lane in tuple(self.lanes.items()):
-            width = self._width(engine)
-            lane.width = max(width, EMBEDDING_WIDTH) if embedding else width
+            lane.width = self._candidates.width(engine, embedding)
             if not self._registry.has_engine(engine):
-                for job in tuple(lane.order(lambda _: True)):
-                    lane.remove(job)
-                    self._replace(job)
+                self._balance.empty(lane)
                 if not lane.in_flight:
                     del self.lanes[engine, embedding]
                 continue
+            self._balance.leave(lane)
             self._pump(lane)
+        self._balance.open_lanes()
 
     def stop_accepting(self) -> None:
         """The node stops: nothing new is accepted or started."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from router.errors import failure
+from router.health import Health
 from router.jobs import Job, Outcome, Result
 from router.registry import Registry
 from router.scheduler import Scheduler
@@ -26,7 +27,7 @@ class World:
     ) -> None:
         self.clock = FakeClock()
         self.effects = FakeEffects(self.clock)
-        self.registry = Registry("here", lambda: "here")
+        self.registry = Registry("here", lambda: "here", health=Health(self.clock, lambda low, high: 1.0))
         self.width: dict[str, int] = {}
         self.scheduler = Scheduler(
             self.registry,

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from router.states import NodeMode
+from router.wire import Receipt, State
+
 
 class Kind(StrEnum):
     """What a request asks for; the value is its path below an OpenAI base address."""
@@ -41,17 +44,31 @@ class EngineModel:
 
 @dataclass(frozen=True, slots=True)
 class EngineSnapshot:
-    """One look at an engine. ``ready`` False means that it can't be used now, ``detail`` says why."""
+    """One look at an engine. ``ready`` False means that it can't be used now, ``detail`` says why.
+
+    The rest is told by other computers only: ``trusted`` False means that it refuses this one; ``width``, ``in_flight``
+    and ``waiting`` count all its jobs, whoever asked.
+    """
 
     ready: bool
     models: tuple[EngineModel, ...] = ()
     detail: str = ""
     version: str = ""
+    trusted: bool = True
+    mode: NodeMode = NodeMode.RUNNING
+    width: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    free_vram_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One canonical request to an engine. ``body`` is JSON whose ``model`` is already the engine's own name."""
+    """One canonical request to an engine. ``body`` is JSON whose ``model`` is already the engine's own name.
+
+    Another computer also needs the try, the seconds left for all of it and the digest asked for; through ``told`` it
+    says how the job stands there.
+    """
 
     kind: Kind
     model: str
@@ -59,6 +76,10 @@ class Call:
     stream: bool
     keep_alive_s: float | None = None
     request_id: str = ""
+    try_no: int = 0
+    deadline_s: float | None = None
+    digest: str | None = None
+    told: Callable[[State], None] | None = None
 
 
 @dataclass
@@ -66,7 +87,8 @@ class Reply:
     """An engine's answer: status and type at once, then bytes as they come.
 
     Streams are Server-Sent Events in OpenAI's form with ``data: [DONE]`` at the end; ``chunks`` may cut anywhere.
-    ``chunks`` raises ``EngineFault`` when the connection breaks before its regular end.
+    ``chunks`` raises ``EngineFault`` when the connection breaks before its regular end. ``facts`` is what another
+    computer tells at the end about the job it ran.
     """
 
     status: int
@@ -74,6 +96,7 @@ class Reply:
     chunks: AsyncIterator[bytes]
     headers: dict[str, str] = field(default_factory=dict)
     gate: asyncio.Event | None = None
+    facts: Receipt | None = None
 
     async def each(self, took: Callable[[bytes], bool]) -> None:
         """Give ``took`` the bytes as they come, until it returns True or the answer ends. Raises EngineFault."""
@@ -95,7 +118,10 @@ class Reply:
 
 
 class Engine(Protocol):
-    """One engine. All methods run on the node's loop; none blocks it. Failures are ``errors.EngineFault``."""
+    """One engine. All methods run on the node's loop; none blocks it. Failures are ``errors.EngineFault``.
+
+    Another computer is an engine with two more properties: ``local`` (False) and ``node`` (its id).
+    """
 
     @property
     def id(self) -> str:
@@ -103,7 +129,7 @@ class Engine(Protocol):
 
     @property
     def kind(self) -> str:
-        """builtin, ollama or openai."""
+        """builtin, ollama, openai or peer."""
 
     @property
     def label(self) -> str:

@@ -16,47 +16,65 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from router.candidates import EMBEDDING_WIDTH, PEERS_MAX
 from router.engines.base import Kind
 from router.errors import QuorumError
-from router.jobs import Job, Outcome, Result
-from router.scheduler import EMBEDDING_WIDTH
+from router.health import Failure
+from router.jobs import Job, Origin, Outcome, Result
 from router.states import JobState, NodeMode
+from router.wire import State
 from tests.fakes import Listener, MemoryEngine, listening
+from tests.fakes_peer import MemoryPeer
 from tests.world import FAULT, World
 
 STEPS_MIN = 10_000
 ENGINES = ("e", "f", "g")
+PEERS = ("peer-p", "peer-q", "peer-r")
+ALL = ENGINES + PEERS
 MODELS = ("a", "b", "c")
-HOLD = {"e": ("a", "b"), "f": ("b", "c"), "g": ("a", "c")}
+HOLD = {"e": ("a", "b"), "f": ("b", "c"), "g": ("a", "c"), "peer-p": MODELS, "peer-q": ("a", "b"), "peer-r": ("b",)}
 taken = 0
 
 
 class Queue(RuleBasedStateMachine):
-    """Three engines that share three models; ``world`` is a real scheduler with fake effects."""
+    """Three engines and three other computers that share three models; ``world`` is a scheduler with fake effects."""
 
     def __init__(self) -> None:
         super().__init__()
         self.engines = {name: MemoryEngine(name, HOLD[name], loads=name != "g", room=1) for name in ENGINES}
+        self.engines |= {name: MemoryPeer(name.removeprefix("peer-"), HOLD[name]) for name in PEERS}
         self.accepted: dict[str, Job] = {}
         self.readers: dict[str, Listener] = {}
         self.tried: Counter[tuple[str, int, str]] = Counter()
         self.last_try: dict[str, int] = {}
-        self.world = World(*self.engines.values(), jitter=lambda low, high: (low + high) / 2)
+        self.world = World(*(self.engines[name] for name in ENGINES), jitter=lambda low, high: (low + high) / 2)
         self.world.effects.on_start = self._started
+        self.world.effects.stop = self._stopped  # type: ignore[method-assign] # seen, then as before
 
     def _started(self, job: Job, try_no: int) -> None:
         assert job.lane is not None
         assert not job.held, "started before it was stored"
         assert job.lane.in_flight <= job.lane.width, "more run at once than the lane is wide"
-        assert self.world.scheduler.mode is NodeMode.RUNNING, "started while paused or draining"
+        local = job.lane.engine in ENGINES
+        running = self.world.scheduler.mode is NodeMode.RUNNING
+        assert running or not local, "started on this computer while paused or draining"
+        assert local or job.origin is not Origin.PEER, "what came from a peer was sent on"
+        assert local or self.world.registry.snapshots[job.lane.engine].mode.takes_work, "sent to a paused computer"
         assert job.decision is not None
         assert job.decision.chosen is not None
         assert (job.decision.chosen.engine, job.decision.chosen.model) == (job.lane.engine, job.lane_model)
         place = (job.id, job.attempt, job.lane.engine)
         self.tried[place] += 1
         assert self.tried[place] == 1, "a holder was tried twice in one round"
+        nodes = {node for node, _ in job.tried if node != "here"}
+        assert local or len(nodes) < PEERS_MAX, "a third computer was tried in one round"
         assert try_no > self.last_try.get(job.id, 0), "the try number did not grow"
         self.last_try[job.id] = try_no
+
+    def _stopped(self, job: Job) -> None:
+        """A job taken back from another computer's line may be sent there again."""
+        assert job.lane is not None
+        self.tried[job.id, job.attempt, job.lane.engine] -= 1
 
     def _some(self, pick: int, *, states: frozenset[JobState]) -> Job | None:
         jobs = [job for job in self.world.scheduler.jobs.values() if job.state in states]
@@ -87,6 +105,7 @@ class Queue(RuleBasedStateMachine):
         kind=st.sampled_from([Kind.CHAT, Kind.CHAT, Kind.EMBEDDING]),
         max_attempts=st.integers(1, 4),
         held=st.sampled_from([False, False, False, True]),
+        origin=st.sampled_from([Origin.API, Origin.API, Origin.PEER]),
     )
     def submit(self, **job: Any) -> None:
         self._submit(**job)
@@ -143,20 +162,47 @@ class Queue(RuleBasedStateMachine):
             self.world.scheduler.loaded(job, job.try_no - back)
             assert (job.state, job.try_no, len(job.tries)) == before
 
-    @rule(name=st.sampled_from(ENGINES))
+    @rule(name=st.sampled_from(ALL))
     def vanish(self, name: str) -> None:
         self.world.registry.remove(name)
 
-    @rule(name=st.sampled_from(ENGINES))
+    @rule(name=st.sampled_from(ALL))
     def appear(self, name: str) -> None:
         if name not in self.world.registry.engines:
             self.engines[name].resident = []
             self.world.appear(self.engines[name])
 
-    @rule(name=st.sampled_from(ENGINES), ready=st.booleans())
+    @rule(name=st.sampled_from(ALL), ready=st.booleans())
     def look(self, name: str, ready: bool) -> None:
         if name in self.world.registry.engines:
             self.world.look(self.engines[name], ready=ready)
+
+    # -- what other computers do
+
+    @rule(
+        name=st.sampled_from(PEERS), mode=st.sampled_from([NodeMode.RUNNING, NodeMode.PAUSED]), jobs=st.integers(0, 3)
+    )
+    def tells(self, name: str, mode: NodeMode, jobs: int) -> None:
+        peer = self.engines[name]
+        assert isinstance(peer, MemoryPeer)
+        peer.mode, peer.in_flight = mode, jobs
+        if name in self.world.registry.engines:
+            self.world.look(peer)
+
+    @rule(pick=st.integers(0, 99), state=st.sampled_from([JobState.QUEUED, JobState.LOADING, JobState.WORKING]))
+    def hears(self, pick: int, state: JobState) -> None:
+        """How a job stands at the computer it was sent to."""
+        job = self._some(pick, states=frozenset({JobState.WORKING}))
+        if job is not None and job.lane is not None and job.lane.engine in PEERS:
+            self.world.scheduler.heard(job, job.try_no, State(state=state))
+
+    @rule(name=st.sampled_from(PEERS), model=st.sampled_from(MODELS), failure=st.sampled_from([*Failure, None]))
+    def fares(self, name: str, model: str, failure: Failure | None) -> None:
+        health = self.world.registry.health
+        if failure is None:
+            health.succeeded(name, model)
+        else:
+            health.failed(name, model, failure)
 
     # -- what people and time do
 
@@ -164,7 +210,7 @@ class Queue(RuleBasedStateMachine):
     def set_mode(self, mode: NodeMode) -> None:
         self.world.scheduler.set_mode(mode)
 
-    @rule(name=st.sampled_from(ENGINES), width=st.integers(1, 4))
+    @rule(name=st.sampled_from(ALL), width=st.integers(1, 4))
     def set_width(self, name: str, width: int) -> None:
         self.world.width[name] = width
         self.world.scheduler.refresh()
@@ -214,13 +260,16 @@ class Queue(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_while_there_is_room(self) -> None:
         scheduler = self.world.scheduler
-        if scheduler.mode.takes_work:
-            assert all(not lane.waiting or not lane.free for lane in scheduler.lanes.values())
+        for lane in scheduler.lanes.values():
+            if scheduler.mode.takes_work or lane.engine in PEERS:
+                assert not lane.waiting or not lane.free
         if scheduler.mode in (NodeMode.DRAINING, NodeMode.DRAINED):
-            assert (scheduler.mode is NodeMode.DRAINED) is (scheduler.running == 0)
+            assert (scheduler.mode is NodeMode.DRAINED) is (scheduler.running_here == 0)
         for (engine, embedding), lane in scheduler.lanes.items():
             if engine in self.world.registry.engines:
                 width = self.world.width[engine]
+                if not embedding:
+                    width = max(1, width - self.world.registry.others(engine))
                 assert lane.width == (max(width, EMBEDDING_WIDTH) if embedding else width)
 
     @invariant()
@@ -237,6 +286,8 @@ class Queue(RuleBasedStateMachine):
         for name in ENGINES:
             self.appear(name)
             self.look(name, True)
+        for name in PEERS:
+            self.tells(name, NodeMode.RUNNING, 0)
         self.world.scheduler.set_mode(NodeMode.RUNNING)
         for job in self.accepted.values():
             self.world.scheduler.release(job)

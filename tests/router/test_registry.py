@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from router.engines.base import EngineModel, EngineSnapshot, Kind
 from router.errors import ModelNotFoundError
+from router.health import Failure
 from router.placement import Word
 from router.registry import Registry
+from router.states import NodeMode
 from tests.fakes import MemoryEngine
+from tests.fakes_peer import MemoryPeer
 
 
 def registry(*engines: MemoryEngine) -> Registry:
@@ -196,3 +201,107 @@ def test_a_model_is_shown_with_where_it_is_and_how_far_its_load_is() -> None:
     assert (info.residency, info.loading_pct) == ("loading", 40)
     (shown,) = made.engine_infos(lambda engine: 3, lambda engine: 2)
     assert (shown.state, shown.version, shown.width, shown.in_flight) == ("ready", "1.2", 3, 2)
+
+
+# -- other computers
+
+
+def test_the_same_weights_on_other_computers_are_one_model_and_a_name_means_this_computers() -> None:
+    peer = MemoryPeer("p", ("llama", "other"))
+    peer.digests = {"llama": "d1", "other": "d2"}
+    made = registry(peer, engine("e", llama="d1"))
+    assert found(made, "llama") == [("e", "llama"), ("peer-p", "llama")]
+    here, there = made.find("llama")
+    assert (here.node, here.local, there.node, there.local) == ("here", True, "p", False)
+    infos = {(info.name, info.node, info.node_name, info.local) for info in made.model_infos()}
+    assert infos == {
+        ("llama", "here", "studio", True),
+        ("llama", "p", "P", False),
+        ("other", "p", "P", False),
+    }
+
+
+def test_two_digests_under_one_name_are_the_name_here_and_the_name_at_the_other_computer() -> None:
+    peer = MemoryPeer("p", ("llama",))
+    peer.digests, peer.label = {"llama": "d2"}, "Anna's Studio"
+    made = registry(peer, engine("e", llama="d1"))
+    assert [info.name for info in made.model_infos()] == ["llama", "llama@anna-s-studio"]
+    assert found(made, "llama") == [("e", "llama")]
+    assert found(made, "llama@anna-s-studio") == found(made, "llama@peer-p") == [("peer-p", "llama")]
+
+
+def test_two_computers_of_one_name_stay_two() -> None:
+    peers = [MemoryPeer(node, ("llama",)) for node in ("p", "q")]
+    for peer in peers:
+        peer.label, peer.digests = "studio", {"llama": peer.node}
+    made = registry(engine("e", llama="d"), *peers)
+    assert [info.name for info in made.model_infos()] == ["llama", "llama@peer-p", "llama@peer-q"]
+    assert found(made, "llama@peer-q") == [("peer-q", "llama")]
+    with pytest.raises(ModelNotFoundError):
+        made.find("llama@studio")
+
+
+def test_a_peer_is_warm_only_when_it_says_so() -> None:
+    peer = MemoryPeer()
+    peer.resident = []
+    made = registry(peer)
+    assert not made.find("m")[0].warm
+    peer.make_resident("m")
+    made.update(peer.id, peer.look())
+    assert made.find("m")[0].warm
+    made.update(peer.id, EngineSnapshot(ready=False, detail="It is offline."))
+    assert (made.find("m")[0].warm, made.model_infos()[0].problem) == (False, "It is offline.")
+
+
+@pytest.mark.parametrize(
+    ("look", "word"),
+    [
+        ({"ready": False}, Word.UNHEALTHY),
+        ({"ready": False, "trusted": False}, Word.UNTRUSTED),
+        ({"mode": NodeMode.PAUSED}, Word.PAUSED),
+        ({"mode": NodeMode.DRAINING}, Word.DRAINING),
+        ({"mode": NodeMode.DRAINED}, Word.DRAINING),
+    ],
+)
+def test_what_a_peer_says_of_itself_is_its_verdict(look: dict[str, Any], word: Word) -> None:
+    peer = MemoryPeer()
+    made = registry(peer)
+    assert made.takes(peer.id, "m")
+    made.update(peer.id, peer.look(**look))
+    assert made.find("m")[0].blocked is word
+    assert not made.takes(peer.id, "m")
+    assert not made.takes(peer.id, "unknown")
+
+
+def test_an_ejected_peer_says_so_and_an_own_engine_is_never_ejected() -> None:
+    peer, own = MemoryPeer(), MemoryEngine()
+    made = registry(own, peer)
+    told: list[int] = []
+    made.changed = lambda: told.append(1)
+    for engine_id in (peer.id, own.id):
+        made.health.failed(engine_id, "m", Failure.SILENT, "It did not answer.")
+    here, there = made.find("m")
+    assert (here.blocked, there.blocked) == (None, Word.UNHEALTHY)
+    assert "It did not answer." in there.detail
+    assert (made.takes(own.id, "m"), made.takes(peer.id, "m")) == (True, False)
+    assert told
+
+
+def test_jobs_of_others_count_at_a_peer_and_ours_are_not_counted_twice() -> None:
+    peer = MemoryPeer(width=4)
+    made = registry(peer)
+    made.used(peer.id, "m", 1.0, +1)
+    peer.in_flight = 3
+    made.update(peer.id, peer.look(waiting=1))
+    assert (made.others(peer.id), made.find("m")[0].others, made.find("m")[0].width) == (3, 3, 4)
+    made.used(peer.id, "m", 2.0, -1)
+    peer.in_flight = 0
+    made.update(peer.id, peer.look())
+    assert made.others(peer.id) == 0
+    made.remove(peer.id)
+    assert made.others(peer.id) == 0
+
+
+def test_the_list_of_engines_is_of_this_computer_alone() -> None:
+    made = registry(MemoryPeer(), MemoryEngine())
+    assert [info.id for info in made.engine_infos(lambda _: 1, lambda _: 0)] == ["e"]

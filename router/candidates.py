@@ -1,0 +1,113 @@
+"""The candidates of one job: holders as placement sees them, each with the lane it would wait in.
+
+At most two other computers are tried in a round, then this one; what comes from a peer is never sent on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from router import placement
+from router.engines.base import Kind
+from router.errors import ModelNotFoundError, QuorumError
+from router.jobs import Job, Origin
+from router.lanes import Lane
+from router.placement import Decision, Word
+from router.registry import Holder, Registry
+from router.states import NodeMode
+
+EMBEDDING_WIDTH: Final = 4
+PEERS_MAX: Final = 2
+
+
+class Candidates:
+    """Makes lanes and decisions; part of the scheduler, on the loop."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        lanes: dict[tuple[str, bool], Lane],
+        width: Callable[[str], int],
+        route: Callable[[], str],
+    ) -> None:
+        self._registry = registry
+        self._lanes = lanes
+        self._width = width
+        self._route = route
+
+    def lane(self, engine: str, kind: Kind) -> Lane:
+        """The lane of an engine for jobs of ``kind``."""
+        key = (engine, kind is Kind.EMBEDDING)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(engine, self.width(*key))
+        return lane
+
+    def width(self, engine: str, embedding: bool) -> int:
+        """How many jobs a lane sends at once; a computer full with others' jobs gets one, to stand in its line."""
+        width = self._width(engine)
+        return max(width, EMBEDDING_WIDTH) if embedding else max(1, width - self._registry.others(engine))
+
+    def place(self, job: Job, mode: NodeMode) -> Decision:
+        """Decide who runs ``job``; notes its digest. Raises ModelNotFoundError."""
+        holders = self.holders(job)
+        if not holders:
+            raise ModelNotFoundError(job.model)
+        job.digest = holders[0].digest
+        here = None
+        if mode is not NodeMode.RUNNING:
+            here = Word.PAUSED if mode is NodeMode.PAUSED else Word.DRAINING
+        views = [self.lane(h.engine, job.kind).view(h, here if h.local else None) for h in holders]
+        return placement.place(views, frozenset(job.tried), self._route())
+
+    def holders(self, job: Job) -> list[Holder]:
+        """The holders of the job's model with what rules each of them out for this job."""
+        found = self._registry.find(job.model, job.kind)
+        if all(holder.local for holder in found):
+            return found
+        if job.origin is Origin.PEER:
+            return [holder for holder in found if holder.local]
+        enough = self._enough(job)
+        return [self._for(job, holder, enough) for holder in found]
+
+    def _for(self, job: Job, holder: Holder, enough: str) -> Holder:
+        if holder.local:
+            return holder
+        if enough and holder.blocked is None:
+            return replace(holder, blocked=Word.UNFIT, detail=enough)
+        return replace(holder, others=0) if job.kind is Kind.EMBEDDING else holder
+
+    def _enough(self, job: Job) -> str:
+        """Why no further computer is tried in this round; empty when one may be."""
+        if len({node for node, _ in job.tried if node != self._registry.node}) >= PEERS_MAX:
+            return "Two other computers were tried already."
+        if job.tried and self._registry.health.budget.spent:
+            return "Too many requests had to be tried again lately."
+        return ""
+
+    def swap(self, job: Job, lane: Lane) -> bool | None:
+        """Whether a job that waits elsewhere would need a load in ``lane``, which is free; None if it can't run there.
+
+        A load is only worth it where nothing else runs.
+        """
+        try:
+            holders = self.holders(job)
+        except ModelNotFoundError:
+            return None
+        for holder in holders:
+            if holder.engine == lane.engine and holder.blocked is None and lane.view(holder, None).free:
+                if (holder.node, holder.engine) in job.tried or not (holder.warm or not lane.in_flight):
+                    return None
+                return not holder.warm
+        return None
+
+
+def refusal(job: Job, decision: Decision) -> QuorumError:
+    """What a caller is told when nobody can run the job now."""
+    why = ", ".join(f"{verdict.engine}: {verdict.verdict}" for verdict in decision.verdicts)
+    detail = next((verdict.detail for verdict in decision.verdicts if verdict.detail), "")
+    return QuorumError(
+        "no_holder_available", f"Nobody can run '{job.model}' now ({why}). {detail}".strip(), retry_after_s=5
+    )

@@ -1,0 +1,97 @@
+"""How other computers and an open pairing look to the page and the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from router.pairing import PairingState
+from router.states import PeerState
+from router.trust import Peer
+from router.wire_peers import PairingInfo, PeerInfo
+from router.wire_snapshot import PeerSnapshot
+
+USUAL_PORT: Final = 7412
+
+
+class Seen(Protocol):
+    """One sighting in the network; nothing in it is trusted."""
+
+    @property
+    def node_id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def addresses(self) -> tuple[str, ...]: ...
+    @property
+    def port(self) -> int: ...
+
+
+class Link(Protocol):
+    """The open line to one paired computer; it keeps the registry's engine of that computer true."""
+
+    @property
+    def state(self) -> PeerState: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def snapshot(self) -> PeerSnapshot | None: ...
+    @property
+    def latency_s(self) -> float | None: ...
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+def paired_info(peer: Peer, link: Link | None) -> PeerInfo:
+    """A paired computer, with what its link knows."""
+    told = (link.snapshot if link else None) or PeerSnapshot(node_id=peer.node_id, width=0)
+    return PeerInfo(
+        id=peer.node_id,
+        name=told.name or peer.name,
+        state=link.state if link else PeerState.OFFLINE,
+        reason=link.reason if link else "You ignore this computer." if peer.ignored else "",
+        paired=True,
+        ignored=peer.ignored,
+        may_use=peer.may_use,
+        may_manage=peer.may_manage,
+        addresses=list(peer.addresses),
+        port=peer.port,
+        version=told.version,
+        in_flight=told.in_flight,
+        waiting=told.waiting,
+        width=told.width,
+        ram_total_bytes=told.ram_total_bytes,
+        ram_free_bytes=told.ram_free_bytes,
+        gpu=told.gpu,
+        vram_total_bytes=told.vram_total_bytes,
+        vram_free_bytes=told.vram_free_bytes,
+        models=[model.name for model in told.models],
+        loaded=[model.name for model in told.models if model.resident],
+        latency_s=link.latency_s if link else None,
+    )
+
+
+def sighted_info(seen: Seen, ignored: bool, asks: bool) -> PeerInfo:
+    """A computer that is not paired; ``asks`` while it wants to be."""
+    return PeerInfo(
+        id=seen.node_id,
+        name=seen.name,
+        state=PeerState.PENDING if asks else PeerState.DISCOVERED,
+        ignored=ignored,
+        addresses=list(seen.addresses),
+        port=seen.port,
+    )
+
+
+def pairing_info(state: PairingState, addresses: Sequence[str], port: int) -> PairingInfo:
+    """A pairing that this computer offers at ``addresses`` and ``port``."""
+    suffix = f":{port}" if port != USUAL_PORT else ""
+    return PairingInfo(
+        state=state.phase,
+        code=state.code,
+        until_at=state.until,
+        addresses=[(f"[{one}]" if ":" in one and suffix else one) + suffix for one in addresses],
+        peer_id=state.ask.node_id if state.ask else "",
+        peer_name=state.ask.name if state.ask else "",
+        detail=state.detail,
+    )

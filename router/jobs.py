@@ -173,6 +173,7 @@ class Job:
     """One accepted request. Wall times are Unix seconds, ``*_mono`` ones are the monotonic clock's.
 
     A ``held`` job waits outside the lanes until ``Scheduler.release``. ``webhook`` is a ``webhooks.Hook`` as JSON.
+    ``peer_try`` is what a paired computer calls it: its node id, its job, the number of its try.
     """
 
     id: str
@@ -195,6 +196,7 @@ class Job:
     idempotency_key: str | None = None
     request_hash: str | None = None
     webhook: str | None = None
+    peer_try: tuple[str, str, int] | None = None
     held: bool = False
     digest: str | None = None
     state: JobState = JobState.QUEUED

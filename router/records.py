@@ -8,6 +8,7 @@ from collections.abc import Callable
 from router.aio import Clock
 from router.chunk_log import ChunkLog
 from router.engines.base import Kind
+from router.errors import failure
 from router.job_row import JobRow
 from router.job_rows import JobRows
 from router.jobs import Answer, Job, Origin
@@ -36,7 +37,7 @@ class Records:
                 return  # the store refused its row
             row = self._live[job.id] = self._row(job)
             if not job.held:
-                self._rows.save(row, job.body)
+                self._rows.save(row, None if job.origin is Origin.PEER else job.body)
             if row.keep:
                 job.answer.readers.insert(0, ChunkLog(self._rows, job.id, job.answer))
         else:
@@ -59,6 +60,7 @@ class Records:
         self._live.pop(job.id, None)
 
     def _row(self, job: Job) -> JobRow:
+        node, peer_job, peer_try = job.peer_try or (None, None, None)
         row = JobRow(
             row_id=job.seq,
             id=job.id,
@@ -77,6 +79,9 @@ class Records:
             idempotency_key=job.idempotency_key,
             request_hash=job.request_hash,
             webhook=job.webhook,
+            origin_node=node,
+            origin_job=peer_job,
+            origin_try=peer_try,
             created_at=job.created_at,
             deadline_s=job.deadline_s,
             keep_alive_s=job.keep_alive_s,
@@ -106,6 +111,9 @@ class Records:
         """
         jobs = []
         for row, body in await self._rows.live():
+            if row.origin == Origin.PEER:
+                self._lost(row, clock.wall())
+                continue
             found = row.state
             row.crashes += found.running
             row.state = JobState.QUEUED  # the one move that exists for boot alone
@@ -120,6 +128,13 @@ class Records:
             if found.running:
                 self.interrupted.append(JobMoved(job, found))
         return jobs
+
+    def _lost(self, row: JobRow, now: float) -> None:
+        """A peer's job ends with the run of this node: the peer has its request, and asks again by itself."""
+        row.state = JobState.FAILED
+        row.error = failure("interrupted", "Quorum was stopped while the job ran.")
+        row.updated_at = row.completed_at = now
+        self._rows.save(row)
 
 
 def job_of(row: JobRow, body: bytes, mono: float) -> Job:

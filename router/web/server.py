@@ -40,9 +40,17 @@ class Check(Protocol):
     async def finish(self, request: web.Request, response: web.StreamResponse) -> None: ...
 
 
+class Closable(Protocol):
+    """Whatever takes connections at one socket."""
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
-class _Socket:
-    server: asyncio.Server
+class Socket:
+    """One address where connections are taken."""
+
+    server: Closable
     host: str
     port: int
 
@@ -55,7 +63,7 @@ class Listener:
         self._limits = limits or Limits()
         app.on_response_prepare.append(guard.finish)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
-        self._sockets: list[_Socket] = []
+        self._sockets: list[Socket] = []
         self._population = Population(self._limits)
         self._server: web.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -85,7 +93,7 @@ class Listener:
         bound = _bind_pair(port)
         for host, other in also:
             try:
-                bound.append(_bind(host, other))
+                bound.append(bind(host, other))
             except OSError as error:
                 self.refused.append(_taken(error, host, other).message)
                 log.warning("not answering at %s port %d: %s", host, other, error.strerror)
@@ -97,7 +105,7 @@ class Listener:
 
     async def add(self, host: str, port: int) -> None:
         """Answer at one more address. Raises OSError when it can't be had."""
-        await self._serve(_bind(host, port))
+        await self._serve(bind(host, port))
         self._guard.bound(self.addresses)
 
     async def remove(self, host: str, port: int) -> None:
@@ -152,7 +160,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         host, port = sock.getsockname()[:2]
         server = await loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
-        self._sockets.append(_Socket(server, host, port))
+        self._sockets.append(Socket(server, host, port))
 
     def _connection(self) -> Connection:
         assert self._server is not None  # noqa: S101 - sockets open after _prepare
@@ -188,7 +196,8 @@ def _request(
     return web.Request(message, payload, protocol, writer, task, loop, client_max_size=limit)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -211,11 +220,11 @@ def _bind_pair(port: int) -> list[socket.socket]:
     """127.0.0.1 and, where there is IPv6, ::1 at the same port."""
     for attempt in range(20):
         try:
-            first = _bind("127.0.0.1", port)
+            first = bind("127.0.0.1", port)
         except OSError as error:
             raise _taken(error, "127.0.0.1", port) from error
         try:
-            return [first, _bind("::1", first.getsockname()[1])]
+            return [first, bind("::1", first.getsockname()[1])]
         except OSError as error:
             if error.errno in _NO_SUCH_ADDRESS:
                 log.info("no IPv6 loopback here; answering on 127.0.0.1 only")

@@ -1,0 +1,286 @@
+"""Jobs that paired computers send: accepted or refused at once, run on this computer's own engines, kept nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from router.engines.base import Kind
+from router.errors import BadRequestError, ModelNotFoundError, QueueFullError, QuorumError, failure
+from router.jobs import Job, Origin
+from router.peer_state import Told
+from router.trust import Peer
+from router.web.answers import SSE_HEADERS, json_answer
+from router.web.canonical import check, model_name, with_fields
+from router.web.peer_guard import PEER
+from router.web.service import Service
+from router.web.sink import StreamSink
+from router.web.strict_json import decode
+from router.web.turnstile import Turnstile
+from router.wire import Ended, ErrorInfo, State
+
+BEAT_S: Final = 1.0
+JOBS_A_PEER: Final = 256
+REMEMBERED: Final = 10_000
+DEADLINE_MAX_S: Final = 86_400.0
+KEEP_ALIVE_MAX_S: Final = 604_800.0
+_JOB: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_KINDS: Final = {kind.name.lower(): kind for kind in Kind} | {str(kind): kind for kind in Kind}
+_DONE: Final = b"data: [DONE]\n\n"
+_ACCEPTED: Final = b": accepted\n\n"
+_BEAT: Final = b": beat\n\n"
+_raw: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encode: Final = msgspec.json.Encoder().encode
+
+Try = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a peer asks for, checked. ``body`` is the canonical request in the words of the peer."""
+
+    key: Try
+    kind: Kind
+    model: str
+    digest: str | None
+    body: bytes
+    stream: bool
+    deadline_s: float | None
+    keep_alive_s: float | None
+
+
+@dataclass(slots=True)
+class _Run:
+    job: Job
+    refusal: ErrorInfo | None = None
+
+
+class PeerDialect:
+    """An answer as peers read it: the engine's events as they are, facts before the end, or the error."""
+
+    content_type = "text/event-stream"
+
+    def __init__(self, stream: bool) -> None:
+        self._stream = stream
+
+    def content(self, events: bytes) -> bytes:
+        """Verbatim; the end is held back for the facts. A whole body goes in one line, which JSON allows."""
+        if self._stream:
+            return events.removesuffix(_DONE)
+        return b"event: body\ndata: %b\n\n" % events.replace(b"\r", b" ").replace(b"\n", b" ")
+
+    def waiting(self, state: State) -> bytes:
+        """How the job stands."""
+        return b"event: state\ndata: %b\n\n" % _encode(state)
+
+    def last(self, ended: Ended) -> bytes:
+        """Facts and the end; or the error, and no end."""
+        if ended.error is not None:
+            return b"event: error\ndata: %b\n\n" % _encode(ended.error)
+        return b"event: facts\ndata: %b\n\n%b" % (_encode(ended.receipt), _DONE)
+
+
+class PeerSink(StreamSink):
+    """Writes to a peer what it is told of the job, too."""
+
+    def __init__(self, job: Job, dialect: PeerDialect) -> None:
+        super().__init__(job, dialect)
+        self._peer_dialect = dialect
+
+    def state(self, state: State) -> None:
+        """News of the waiting."""
+        self._write(self._peer_dialect.waiting(state))
+
+    def beat(self) -> None:
+        """A sign of life; one that doesn't read gets none."""
+        if self not in self._job.answer.blocked:
+            self._write(_BEAT)
+
+
+class PeerRuns:
+    """The jobs of peers: each try runs once, and ends with the call that brought it."""
+
+    def __init__(self, service: Service, told: Told, *, beat_s: float = BEAT_S, a_peer: int = JOBS_A_PEER) -> None:
+        self._service = service
+        self._told = told
+        self._beat_s = beat_s
+        self._most = a_peer
+        self._runs: dict[Try, _Run] = {}
+        self._past: OrderedDict[Try, None] = OrderedDict()
+        self._of_peer: Counter[str] = Counter()
+        self._turnstile = Turnstile()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    async def run(self, request: web.Request) -> web.StreamResponse:
+        """``POST /peer/v1/run``. Refusals are QuorumError: their statuses are the contract's."""
+        peer = request[PEER]
+        self.check_door(peer)
+        await self._turnstile.enter()
+        asked = read(peer.node_id, await request.read())
+        self.check_door(peer)  # the grant may have gone while the body came
+        run = await self._accept(peer, asked)
+        try:
+            return await self._answer(request, run)
+        finally:
+            self._ended(asked.key)
+            self._service.intake.client_left(run.job)
+
+    def check_door(self, peer: Peer) -> None:
+        """Raise QuorumError unless ``peer`` may run jobs here now."""
+        scheduler = self._service.scheduler
+        if not self._told.may_use(peer):
+            raise QuorumError("forbidden", "This computer's models are not shared with yours.", _GRANT_HINT)
+        if scheduler.stopping:
+            raise QuorumError("no_holder_available", "This computer's Quorum is stopping.", retry_after_s=5)
+        if not scheduler.mode.takes_work:
+            raise QuorumError("paused", f"This computer is {scheduler.mode}.", retry_after_s=30)
+
+    async def _accept(self, peer: Peer, asked: Asked) -> _Run:
+        """The job, in line. Nothing of a refused one stays but that its try is known."""
+        if asked.key in self._runs or asked.key in self._past:
+            raise QuorumError("conflict", "This try runs already, or has ended.", "Number each try of a job anew.")
+        if self._of_peer[peer.node_id] >= self._most:
+            raise QueueFullError(1.0, "This computer has enough jobs of yours.")
+        name = self._told.find(asked.model, asked.digest)
+        if name is None:
+            raise ModelNotFoundError(asked.model)
+        checked = check(asked.kind, decode(asked.body), with_fields(asked.body, model=name))
+        intake = self._service.intake
+        job = intake.job(checked, Origin.PEER, keep_alive_s=asked.keep_alive_s)
+        job.model = name
+        job.person = peer.name
+        job.peer_try = asked.key
+        job.max_attempts = 1  # the peer knows more holders than this computer does
+        job.deadline_s = asked.deadline_s
+        run = self._runs[asked.key] = _Run(job)
+        self._of_peer[peer.node_id] += 1
+        try:
+            await intake.submit(job)
+        except BaseException:
+            self._forget(asked.key)
+            raise
+        return run
+
+    async def _answer(self, request: web.Request, run: _Run) -> web.StreamResponse:
+        job = run.job
+        dialect = PeerDialect(job.stream)
+        sink = PeerSink(job, dialect)
+        job.answer.attach(sink)
+        try:
+            response = web.StreamResponse(headers=SSE_HEADERS)
+            response.enable_chunked_encoding()
+            await response.prepare(request)
+            self._service.scheduler.survey()
+            await response.write(_ACCEPTED + dialect.waiting(job.news()))
+            transport = request.transport
+            if transport is None:
+                return response
+            sink.open(transport, chunked=True)
+            while not sink.done.done():
+                await asyncio.wait((sink.done,), timeout=self._beat_s)
+                if not sink.done.done():
+                    sink.beat()
+            ended = sink.done.result()
+            if run.refusal is not None:
+                ended = Ended(state=ended.state, error=run.refusal)
+            await response.write(dialect.last(ended))
+            await response.write_eof()
+            return response
+        finally:
+            job.answer.detach(sink)
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """``POST /peer/v1/cancel``: ends the try, or keeps it from ever beginning."""
+        peer = request[PEER]
+        said = decode(await request.read())
+        key = (peer.node_id, _job(said), _try(said))
+        run = self._runs.get(key)
+        if run is None:
+            self._remember(key)
+        else:
+            self._service.scheduler.cancel(run.job.id)
+        return json_answer({"cancelled": run is not None})
+
+    def refuse(self, peer_id: str | None, message: str) -> None:
+        """End what runs for a peer (None: for all): it may no longer use this computer."""
+        for key, run in tuple(self._runs.items()):
+            if peer_id is None or key[0] == peer_id:
+                run.refusal = failure("forbidden", message, _GRANT_HINT)
+                self._service.scheduler.cancel(run.job.id)
+
+    def _forget(self, key: Try) -> None:
+        if self._runs.pop(key, None) is not None:
+            self._of_peer[key[0]] -= 1
+            if not self._of_peer[key[0]]:
+                del self._of_peer[key[0]]
+
+    def _ended(self, key: Try) -> None:
+        self._forget(key)
+        self._remember(key)
+
+    def _remember(self, key: Try) -> None:
+        self._past[key] = None
+        if len(self._past) > REMEMBERED:
+            self._past.popitem(last=False)
+
+
+_GRANT_HINT: Final = "Its user can allow it on the Peers page there."
+
+
+def read(node_id: str, raw: bytes) -> Asked:
+    """A peer's request, checked like any client's. Raises BadRequestError naming the field."""
+    said = decode(raw)
+    kind = _KINDS.get(said["kind"]) if isinstance(said.get("kind"), str) else None
+    if kind is None:
+        raise BadRequestError(f"'kind' must be one of {', '.join(_KINDS)}.", field="kind")
+    if not isinstance(said.get("body"), dict):
+        raise BadRequestError("'body' must be an object.", field="body")
+    if type(said.get("stream")) is not bool:
+        raise BadRequestError("'stream' must be true or false.", field="stream")
+    if said["stream"] is not (kind is not Kind.EMBEDDING and said["body"].get("stream") is True):
+        raise BadRequestError("'stream' is not what the body says.", field="stream")
+    digest = said.get("digest")
+    if digest is not None and (not isinstance(digest, str) or _DIGEST.fullmatch(digest) is None):
+        raise BadRequestError("'digest' must be a SHA-256 in hexadecimal.", field="digest")
+    return Asked(
+        key=(node_id, _job(said), _try(said)),
+        kind=kind,
+        model=model_name(said.get("model")),
+        digest=digest,
+        body=bytes(_raw.decode(raw)["body"]),
+        stream=said["stream"],
+        deadline_s=_seconds(said, "deadline_s", 0.0, DEADLINE_MAX_S),
+        keep_alive_s=_seconds(said, "keep_alive_s", -1.0, KEEP_ALIVE_MAX_S),
+    )
+
+
+def _job(said: dict[str, Any]) -> str:
+    value = said.get("origin_job")
+    if not isinstance(value, str) or _JOB.fullmatch(value) is None:
+        raise BadRequestError("'origin_job' must be a job's id.", field="origin_job")
+    return value
+
+
+def _try(said: dict[str, Any]) -> int:
+    value = said.get("try")
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise BadRequestError("'try' must be a whole number.", field="try")
+    return value
+
+
+def _seconds(said: dict[str, Any], name: str, low: float, high: float) -> float | None:
+    value = said.get(name)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not low <= value <= high:
+        raise BadRequestError(f"'{name}' must be seconds between {low:g} and {high:g}.", field=name)
+    return float(value)

@@ -20,7 +20,8 @@ from router.chunks import NOT_JSON, Facts, error_sentence, has_content, last_fac
 from router.engines.base import Call, Engine, Reply
 from router.errors import EngineFault, failure
 from router.jobs import Job, Outcome, Result
-from router.wire import ErrorInfo
+from router.states import JobState
+from router.wire import ErrorInfo, Receipt, State
 
 FIRST_CONTENT_S = 120.0
 BETWEEN_CONTENT_S = 30.0
@@ -35,6 +36,7 @@ LOOKS = 30
 _DONE = b"data: [DONE]\n\n"
 _DONE_LINES = (b"data: [DONE]", b"data:[DONE]")
 _BLANK_LINES = re.compile(rb"\n{3,}")
+_MEASURED = ("prompt_tokens", "cached_tokens", "completion_tokens", "prefill_per_s", "tokens_per_s")
 _TERMINAL = frozenset({400, 413, 415, 422})
 
 
@@ -64,6 +66,13 @@ class Relay:
         self._events = 0
         self._carry = bytearray()
         self._end: Outcome | None = None
+        self._waits_there = False
+
+    def heard(self, state: State) -> None:
+        """Another computer tells how the job stands there: while it waits or loads, no content is awaited."""
+        self._waits_there = state.state in (JobState.QUEUED, JobState.LOADING)
+        if not self._committed:
+            self._last = self._clock.mono()
 
     async def run(self, engine: Engine, call: Call) -> Outcome:
         """Make the attempt; returns how it ended. Cancelling it stops the generation."""
@@ -159,7 +168,8 @@ class Relay:
         self._committed = True
         self._answer.content_type = "application/json"
         self._answer.feed(body, 1)
-        return self._outcome(Result.DONE, facts={"usage": facts.usage, "timings": facts.timings})
+        done = self._outcome(Result.DONE, facts={"usage": facts.usage, "timings": facts.timings})
+        return _with_facts(done, reply.facts)
 
     # -- a stream
 
@@ -176,6 +186,7 @@ class Relay:
                 return self._broken(error, retryable=True)
             if self._end.result is Result.DONE:
                 await _rest(reply)
+                return _with_facts(self._end, reply.facts)
             return self._end
         finally:
             self._answer.gate = None
@@ -230,6 +241,7 @@ class Relay:
                 return None
             events, self._held = bytes(self._held), bytearray()
             self._committed = True
+            self._waits_there = False
             self._ttft_s = round(now - self._began, 5)
             self._last = now
         elif now - self._last > self._limits.between_content_s / LOOKS and has_content(events):
@@ -257,6 +269,17 @@ def _up_to_done(events: bytes) -> tuple[bytes, bool]:
     return events, False
 
 
+def _with_facts(done: Outcome, facts: Receipt | None) -> Outcome:
+    """What the answer itself did not say, as the computer that ran the job measured it."""
+    if facts is None:
+        return done
+    told = {name: getattr(facts, name) for name in _MEASURED}
+    missing = {
+        name: value for name, value in told.items() if value is not None and value >= 0 and getattr(done, name) is None
+    }
+    return replace(done, **missing)
+
+
 async def _rest(reply: Reply) -> None:
     """Read the little that may follow the last event, so that the connection can serve again."""
     with contextlib.suppress(TimeoutError, EngineFault):
@@ -281,7 +304,7 @@ class _Watch:
 
     def _look(self) -> None:
         relay = self._relay
-        if relay._answer.blocked:  # the client is slow, not the engine
+        if relay._answer.blocked or relay._waits_there:  # the client is slow, or the job waits elsewhere
             relay._last = relay._clock.mono()
         limit = relay._limits.between_content_s if relay._committed else relay._limits.first_content_s
         left = limit - (relay._clock.mono() - relay._last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from router.relay import Limits, Relay
 from router.scheduler import Scheduler
 from router.states import JobState
 from router.web.canonical import with_model
+from router.wire import State
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +108,12 @@ class Runner:
             return Outcome(Result.FAILED, failure("engine_failed", "The engine is gone."))
         if job.state is JobState.LOADING and (fault := await self._load(engine, job, try_no)) is not None:
             return fault
+        limits = self._limits
+        if job.deadline_s is not None:
+            worked_s = self._clock.mono() - (job.started_mono or self._clock.mono())
+            left_s = round(max(0.0, job.deadline_s - worked_s), 2)
+            limits = Limits(limits.first_content_s, limits.between_content_s, left_s)
+        relay = Relay(job, self._clock, limits)
         call = Call(
             kind=job.kind,
             model=chosen.model,
@@ -113,13 +121,17 @@ class Runner:
             stream=job.stream,
             keep_alive_s=job.keep_alive_s,
             request_id=job.id,
+            try_no=try_no,
+            deadline_s=limits.whole_s,
+            digest=job.digest,
+            told=functools.partial(self._told, relay, job, try_no),
         )
-        limits = self._limits
-        if job.deadline_s is not None:
-            worked_s = self._clock.mono() - (job.started_mono or self._clock.mono())
-            left_s = round(max(0.0, job.deadline_s - worked_s), 2)
-            limits = Limits(limits.first_content_s, limits.between_content_s, left_s)
-        return await Relay(job, self._clock, limits).run(engine, call)
+        return await relay.run(engine, call)
+
+    def _told(self, relay: Relay, job: Job, try_no: int, state: State) -> None:
+        """Another computer tells how the job stands there."""
+        relay.heard(state)
+        self._scheduler.heard(job, try_no, state)
 
     async def _load(self, engine: Engine, job: Job, try_no: int) -> Outcome | None:
         """Make the model resident; None when it is."""

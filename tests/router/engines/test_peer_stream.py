@@ -1,0 +1,72 @@
+"""The reader of a peer's answer: whatever bytes come, it gives on whole OpenAI events or a fault."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.engines.base import Call, Kind, Reply
+from router.engines.peer_stream import PeerStream
+from router.peer_client import PeerFault
+from tests.fakes import DONE, chunk, pieces
+from tests.fakes_peer import RECEIPT, told
+
+GOOD = [b": accepted\n\n", chunk(role=True), chunk("Hel"), b": beat\n\n", chunk("lo"), chunk(finish="stop")]
+
+
+def reading(*, streamed: bool = True) -> tuple[PeerStream, list[int]]:
+    answered: list[int] = []
+    reply = Reply(200, "text/event-stream", pieces())
+    call = Call(Kind.CHAT, "m", b"{}", streamed)
+    return PeerStream("studio", call, reply, lambda: answered.append(1)), answered
+
+
+@given(st.lists(st.integers(1, 400), max_size=20))
+def test_an_answer_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
+    said = b"".join([*GOOD, told("facts", RECEIPT), DONE])
+    stream, answered = reading()
+    got, at = b"", 0
+    for size in [*cuts, len(said)]:
+        if at < len(said):
+            stream.feed(said[at : at + size])
+            at += size
+            got += stream.take()
+    assert got == b"".join(event for event in [*GOOD[1:], DONE] if not event.startswith(b":"))
+    assert (stream.ended, stream.fault, answered) == (True, None, [1])
+
+
+@given(st.lists(st.sampled_from([*GOOD, told("facts", RECEIPT), DONE]) | st.binary(max_size=60), max_size=12))
+def test_garbage_is_a_fault_or_nothing_and_never_passed_on(said: list[bytes]) -> None:
+    stream, _ = reading()
+    got = b""
+    try:
+        for piece in said:
+            stream.feed(piece)
+            got += stream.take()
+            if stream.fault is not None:
+                break
+    except PeerFault:
+        got += stream.take()
+    for event in filter(None, got.split(b"\n\n")):
+        assert event.startswith(b"data: ")
+        payload = event.removeprefix(b"data: ")
+        assert payload == b"[DONE]" or isinstance(json.loads(payload), dict)
+    assert got.count(b"[DONE]") <= 1
+
+
+def test_what_comes_after_the_end_is_not_read() -> None:
+    stream, _ = reading()
+    stream.feed(b"".join([*GOOD, DONE, chunk("more"), DONE]))
+    assert stream.take().count(b"[DONE]") == 1
+    stream.feed(chunk("more"))
+    assert (stream.take(), stream.ended) == (b"", True)
+
+
+def test_a_whole_body_ends_only_with_the_end() -> None:
+    stream, answered = reading(streamed=False)
+    stream.feed(b": accepted\n\n" + told("body", {"a": 1}))
+    assert (stream.take(), stream.ended) == (b'{"a":1}', False)
+    stream.feed(DONE)
+    assert (stream.take(), stream.ended, answered) == (b"", True, [1])

@@ -39,7 +39,7 @@ async def hello(talk: Talk) -> None:
 
 async def failing(client: PeerClient, **more: object) -> PeerFault:
     with pytest.raises(PeerFault) as raised:
-        await client.ask("GET", HELLO, timeout_s=0.5, **more)  # type: ignore[arg-type] # place
+        await client.ask("POST", HELLO, timeout_s=0.5, **more)  # type: ignore[arg-type] # place
     return raised.value
 
 

@@ -89,7 +89,8 @@ def place(views: Sequence[HolderView], tried: frozenset[tuple[str, str]] = froze
     # this computer, paused or draining, keeps the job until it resumes
     waiting = [v for v, w in zip(views, words, strict=True) if v.local and w in (Word.PAUSED, Word.DRAINING)]
     if waiting:
-        return Decision(waiting[0], f"waits-{waiting[0].blocked}", verdicts)
+        keeper = min(waiting, key=lambda view: (str(view.blocked), view.engine, view.model))
+        return Decision(keeper, f"waits-{keeper.blocked}", verdicts)
     return Decision(None, "nobody", verdicts)
 
 

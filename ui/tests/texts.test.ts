@@ -10,7 +10,7 @@ import { model } from "./fakes";
 const waits = (more: Partial<State>): string =>
   waitingText(
     { state: "queued", place: null, eta_s: null, loading_pct: null, why: "", attempt: 0, node: null, ...more },
-    "here",
+    (node) => (node === "here" ? "" : node),
   );
 
 describe("what a waiting user reads", () => {

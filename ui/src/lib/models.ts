@@ -1,6 +1,7 @@
 /** Models as the picker offers them. Pure. */
 
 import type { EngineInfo, ModelInfo } from "../wire.gen";
+import { t } from "./strings";
 
 /** One name a conversation can ask for: the holder that would be taken first stands for all of them. */
 export interface Choice {
@@ -28,7 +29,13 @@ export function canSee(models: readonly ModelInfo[], name: string): boolean {
   return models.some((model) => model.name === name && model.capabilities.includes("vision"));
 }
 
+/** Whether an engine is another computer, which picks the engine there by itself. */
+export function isPeer(engine: string): boolean {
+  return engine.startsWith("peer-");
+}
+
 export function engineLabel(engines: readonly EngineInfo[], id: string): string {
+  if (isPeer(id)) return t.receipt.there;
   return engines.find((engine) => engine.id === id)?.label ?? id;
 }
 

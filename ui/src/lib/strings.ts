@@ -212,6 +212,7 @@ export const t = {
     where: "Where",
     node: "Computer",
     engine: "Engine",
+    there: "picked there",
     model: "Model",
     digest: "Digest",
     times: "Times",

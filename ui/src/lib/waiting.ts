@@ -4,12 +4,12 @@ import { ordinal, rough } from "./format";
 import { t } from "./strings";
 import type { State } from "../wire.gen";
 
-/** One short line for `state`; `node` is named only where it is another computer than this one. */
-export function waitingText(state: State | null, thisNode: string): string {
+/** One short line for `state`; `elsewhere` names a node that is another computer, and is empty for this one. */
+export function waitingText(state: State | null, elsewhere: (node: string) => string): string {
   if (state === null) return t.waiting.sent;
   switch (state.state) {
     case "queued":
-      return queued(state, thisNode);
+      return queued(state, elsewhere);
     case "loading":
       return state.loading_pct === null ? t.waiting.loading : t.waiting.loadingPct(state.loading_pct);
     case "working":
@@ -27,8 +27,9 @@ export function reasonText(why: string): string {
   return t.reasons[why] ?? why;
 }
 
-function queued(state: State, thisNode: string): string {
-  const where = state.node && state.node !== thisNode ? t.waiting.on(state.node) : "";
+function queued(state: State, elsewhere: (node: string) => string): string {
+  const name = state.node === null ? "" : elsewhere(state.node);
+  const where = name ? t.waiting.on(name) : "";
   const place = state.place === null ? t.waiting.queued : state.place <= 1 ? t.waiting.next : placed(state.place);
   const eta = state.eta_s === null ? "" : t.waiting.eta(rough(state.eta_s));
   if (HELD.has(state.why)) return `${reasonText(state.why)}${eta}`;

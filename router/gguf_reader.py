@@ -6,6 +6,7 @@ Source: the GGUF specification of ggml (versions 2 and 3). Weights are never rea
 from __future__ import annotations
 
 import math
+import stat
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,8 +160,11 @@ class _Reader:
 
 def read_header(path: Path) -> Header:
     """Read and check the header of one file. Raises GgufError, OSError."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its other end
+        raise GgufError("is not a file")
+    size = status.st_size
     with path.open("rb") as file:
-        size = path.stat().st_size
         reader = _Reader(file, size)
         if size < 24 or reader.take(4) != b"GGUF":
             raise GgufError("is not a GGUF file")

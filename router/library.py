@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
@@ -109,9 +110,13 @@ class Library:
         self._wanted.set()
 
     async def scan(self) -> None:
-        """Look at all places now; unchanged files are not read again."""
+        """Look at all places now; unchanged files are not read again. Where that fails, what was known stays."""
         async with self._scanning:
-            models, refused = await asyncio.to_thread(self._scan)
+            try:
+                models, refused = await asyncio.to_thread(self._scan)
+            except OSError as error:
+                log.warning("the model folders can't be read: %s", error.strerror)
+                return
             changed = models != self._models or refused != self._refused
             self._models, self._refused = models, refused
         if changed:
@@ -119,7 +124,7 @@ class Library:
 
     async def add(self, path: Path) -> Added:
         """Offer a file or a folder from now on; the caller keeps ``added`` for the next start. Never raises."""
-        if not path.is_absolute() or not await asyncio.to_thread(path.exists):
+        if not path.is_absolute() or await asyncio.to_thread(_kind, path) is None:
             return Added(names=[], refused={str(path): "is not there"})
         if path not in self.added and not self._inside(path):
             self.added.append(path)
@@ -142,10 +147,7 @@ class Library:
 
     async def _scan_on(self) -> None:
         while not self._stopping.is_set():
-            try:
-                await self.scan()
-            except OSError as error:
-                log.warning("the model folders can't be read: %s", error.strerror)
+            await self.scan()
             await asyncio.sleep(RESCAN_S)
 
     # What follows, up to the digests, runs in a thread.
@@ -155,10 +157,11 @@ class Library:
             yield replace(loose(self._starter, "starter"), name=STARTER_NAME)
         for root in ([self.models_dir] if self.models_dir else []) + self.added:
             source = "models folder" if root == self.models_dir else "added"
-            if root.is_dir():
-                yield from folder(root, source)
-            elif root.is_file():
-                yield loose(root, source)
+            match _kind(root):
+                case stat.S_IFDIR:
+                    yield from folder(root, source)
+                case stat.S_IFREG:
+                    yield loose(root, source)
         if self.find_models:
             for root in lmstudio_folders(self._home):
                 yield from folder(root, "LM Studio")
@@ -172,11 +175,11 @@ class Library:
         seen: set[Path] = set()
         stamps: set[Stamp] = set()
         for place in self._places():
-            real = place.path.resolve()
-            if real in seen and place.source != "Ollama":
-                continue
-            seen.add(real)
             try:
+                real = place.path.resolve()
+                if real in seen and place.source != "Ollama":
+                    continue
+                seen.add(real)
                 stamp = _stamp(place.path)
                 stamps.add(stamp)
                 info = self._check(place.path, stamp)
@@ -186,7 +189,7 @@ class Library:
                     raise GgufError("ranks texts; it neither chats nor makes embeddings")
                 else:
                     found.append((place, info, _joined(info)))
-            except (GgufError, OSError) as error:
+            except (GgufError, OSError, RuntimeError) as error:  # RuntimeError is resolve()'s word for a ring of links
                 refused[str(place.path)] = str(error) if isinstance(error, GgufError) else "can't be read"
         self._checked = {stamp: value for stamp, value in self._checked.items() if stamp in stamps}
         return self._named(found, projectors), refused
@@ -238,6 +241,14 @@ class Library:
             self._models[model.name] = replace(current, digest=digest)
             for listener in self._listeners:
                 listener()
+
+
+def _kind(path: Path) -> int | None:
+    """What kind of file is there, as ``stat`` names it; None where nothing is or nobody may look."""
+    try:
+        return stat.S_IFMT(path.stat().st_mode)
+    except OSError:
+        return None
 
 
 def _stamp(path: Path) -> Stamp:

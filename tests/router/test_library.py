@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -204,3 +205,38 @@ async def test_the_starter_models_digest_is_the_sha256_of_its_file(
     digest = library.models[STARTER_NAME].digest
     assert digest == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     library.stop()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links of this kind are POSIX's")
+async def test_a_pipe_a_ring_of_links_and_a_link_to_nothing_are_refused_and_hide_no_other_file(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    File().write(folder / "good.gguf")
+    os.mkfifo(folder / "pipe.gguf")
+    (folder / "ring.gguf").symlink_to(folder / "ring.gguf")
+    (folder / "gone.gguf").symlink_to(folder / "nothing")
+    (folder / "folder.gguf").mkdir()
+    library = Library(models_dir=folder, home=tmp_path, environ={}, find_models=False)
+    async with asyncio.timeout(5):
+        await library.scan()
+    assert list(library.models) == ["good"]
+    assert {Path(path).name for path in library.refused} == {"pipe.gguf", "ring.gguf", "gone.gguf"}
+    assert library.refused[str(folder / "pipe.gguf")] == "is not a file"
+
+
+async def test_a_place_that_may_not_be_looked_into_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    File().write(tmp_path / "models" / "good.gguf")
+    real = Path.stat
+
+    def stat(path: Path, **options: Any) -> os.stat_result:
+        if "locked" in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    locked = tmp_path / "locked" / "more"
+    library = Library(models_dir=tmp_path / "models", added=[locked], home=tmp_path, environ={})
+    await library.scan()
+    assert list(library.models) == ["good"]
+    assert (await library.add(locked)).refused == {str(locked): "is not there"}

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from router import __version__
 from router.aio import Tasks
-from router.errors import BadRequestError, QuorumError
+from router.errors import BadRequestError, QuorumError, failure
 from router.identity import Identity
 from router.pairing import PairingDesk
 from router.peer_state import StateFeed, Told
@@ -110,6 +110,7 @@ class PeerSurface:
         listener, self._listener = self._listener, None
         if listener is not None:
             await self.feed.goodbye()
+            self.runs.refuse_all(failure("no_holder_available", "That computer's Quorum is stopping."))
             await listener.stop()
 
     # -- what others decide
@@ -127,7 +128,7 @@ class PeerSurface:
 
     def _settings_changed(self, names: frozenset[str]) -> None:
         if "share" in names and not self._service.settings["share"]:
-            self.runs.refuse(None, "This computer's models are not shared any more.")
+            self.runs.refuse_all(failure("forbidden", "This computer's models are not shared any more."))
         if "share" in names or "name" in names:
             self.feed.changed()
 

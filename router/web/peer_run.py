@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ from router.wire import Ended, ErrorInfo, State
 BEAT_S: Final = 1.0
 JOBS_A_PEER: Final = 256
 REMEMBERED: Final = 10_000
-DEADLINE_MAX_S: Final = 86_400.0
 KEEP_ALIVE_MAX_S: Final = 604_800.0
 _JOB: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -210,12 +210,19 @@ class PeerRuns:
             self._service.scheduler.cancel(run.job.id)
         return json_answer({"cancelled": run is not None})
 
-    def refuse(self, peer_id: str | None, message: str) -> None:
-        """End what runs for a peer (None: for all): it may no longer use this computer."""
-        for key, run in tuple(self._runs.items()):
-            if peer_id is None or key[0] == peer_id:
-                run.refusal = failure("forbidden", message, _GRANT_HINT)
-                self._service.scheduler.cancel(run.job.id)
+    def refuse(self, peer_id: str, message: str) -> None:
+        """End what runs for a peer: it may no longer use this computer."""
+        self._end(failure("forbidden", message, _GRANT_HINT), [key for key in self._runs if key[0] == peer_id])
+
+    def refuse_all(self, error: ErrorInfo) -> None:
+        """End what runs for all of them, with ``error``."""
+        self._end(error, list(self._runs))
+
+    def _end(self, error: ErrorInfo, keys: list[Try]) -> None:
+        ending = [self._runs[key] for key in keys]
+        for run in sorted(ending, key=lambda run: run.job.state.running):  # else one that ends would start the next
+            run.refusal = error
+            self._service.scheduler.cancel(run.job.id)
 
     def _forget(self, key: Try) -> None:
         if self._runs.pop(key, None) is not None:
@@ -258,7 +265,7 @@ def read(node_id: str, raw: bytes) -> Asked:
         digest=digest,
         body=bytes(_raw.decode(raw)["body"]),
         stream=said["stream"],
-        deadline_s=_seconds(said, "deadline_s", 0.0, DEADLINE_MAX_S),
+        deadline_s=_seconds(said, "deadline_s", 0.0, math.inf),
         keep_alive_s=_seconds(said, "keep_alive_s", -1.0, KEEP_ALIVE_MAX_S),
     )
 
@@ -282,5 +289,5 @@ def _seconds(said: dict[str, Any], name: str, low: float, high: float) -> float 
     if value is None:
         return None
     if type(value) not in (int, float) or not low <= value <= high:
-        raise BadRequestError(f"'{name}' must be seconds between {low:g} and {high:g}.", field=name)
+        raise BadRequestError(f"'{name}' must be seconds, {low:g} to {high:g}.", field=name)
     return float(value)

@@ -1,0 +1,292 @@
+"""The open line to one paired computer: keeps its state stream open, and the registry's engine of it true.
+
+The stream is looked for where it was last, then where mDNS shows that node id, then at the addresses known from the
+pairing; the certificate is compared before a byte is sent, so a wrong place costs one connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final
+
+import aiohttp
+
+from router.aio import Clock, Tasks
+from router.engines.base import EngineSnapshot
+from router.engines.peer import PeerEngine, look_of
+from router.liveness import Liveness, Patience
+from router.peer_client import PeerClient, PeerFault, Place, decoded, small
+from router.registry import Registry
+from router.states import PeerState
+from router.trust import Peer
+from router.wire_snapshot import SNAPSHOT_MAX_BYTES, PeerSnapshot, one_line, read_snapshot
+
+log = logging.getLogger(__name__)
+
+STATE: Final = "/peer/v1/state"
+HELLO: Final = "/peer/v1/hello"
+CONNECT_S: Final = 1.0
+ANSWER_S: Final = 3.0
+AGAIN_FIRST_S: Final = 0.25
+AGAIN_MAX_S: Final = 15.0
+REFUSED_S: Final = 30.0
+PLACES_MAX: Final = 16
+SENTENCE_MAX: Final = 300
+
+
+class PeerLink:
+    """From ``start`` to ``stop``; ``changed`` hears of every change of what the properties say.
+
+    ``sighted`` gives the places at which mDNS shows a node id; ``moved`` is told the addresses and port at which the
+    peer proved to be, when they are not those of its record.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        *,
+        own_id: str,
+        session: aiohttp.ClientSession,
+        registry: Registry,
+        tasks: Tasks,
+        clock: Clock,
+        changed: Callable[[], None] = lambda: None,
+        sighted: Callable[[str], Iterable[Place]] = lambda node_id: (),
+        moved: Callable[[str, Sequence[str], int], Awaitable[None]] | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self.snapshot: PeerSnapshot | None = None
+        self.latency_s: float | None = None
+        self.client = PeerClient(session, own_id, peer)
+        self.engine = PeerEngine(self.client, registry.health, registry.update)
+        self._peer = peer
+        self._registry = registry
+        self._tasks = tasks
+        self._clock = clock
+        self._changed = changed
+        self._sighted = sighted
+        self._tell_moved = moved
+        self._liveness = Liveness(clock, self._moved, patience)
+        self._known = {(address, peer.port) for address in peer.addresses}
+        self._trusted = True
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._reading: asyncio.Timeout | None = None
+
+    # -- what others see
+
+    @property
+    def state(self) -> PeerState:
+        return self._liveness.state
+
+    @property
+    def reason(self) -> str:
+        return self._liveness.reason
+
+    async def start(self) -> None:
+        """Take the peer in as an engine and begin to reach for it."""
+        self._registry.add(self.engine)
+        self._show()
+        self._task = self._tasks.spawn("peer link", self._keep())
+
+    async def stop(self) -> None:
+        """Let go of it: its engine leaves the registry."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._registry.remove(self.engine.id)
+
+    def poke(self, *, anew: bool = False) -> None:
+        """Try at once, because something changed: it was sighted. ``anew``: this machine slept, the stream is void."""
+        self._wake.set()
+        if anew and self._reading is not None:
+            with contextlib.suppress(RuntimeError):
+                self._reading.reschedule(asyncio.get_running_loop().time())
+
+    # -- the state
+
+    def _moved(self, old: PeerState) -> None:
+        if self.state is not old:
+            log.info("%s is %s. %s", self._peer.name, self.state, self.reason)
+            if old is PeerState.OFFLINE:
+                self._registry.health.clear(self.engine.id)
+        self._show()
+
+    def _show(self) -> None:
+        if self.snapshot is not None and self.state in (PeerState.HEALTHY, PeerState.DRAINING):
+            self.engine.show(look_of(self.snapshot))
+        else:
+            self.engine.show(EngineSnapshot(ready=False, detail=self.reason, trusted=self._trusted))
+        self._changed()
+
+    # -- the stream
+
+    async def _keep(self) -> None:
+        """Follow the peer's state, again and again."""
+        pause_s = AGAIN_FIRST_S
+        while True:
+            pause_s = await self._round(pause_s)
+            await self._rest(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries, keeps no secret
+
+    async def _rest(self, pause_s: float) -> None:
+        """Wait, unless poked; meanwhile silence goes on, and makes it offline when its time has come."""
+        until = self._clock.mono() + pause_s
+        while (left_s := until - self._clock.mono()) > 0 and not self._wake.is_set():
+            if self.state is not PeerState.OFFLINE:
+                left_s = min(left_s, self._liveness.left_s + 0.01)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._wake.wait()
+            self._liveness.look()
+        self._wake.clear()
+
+    async def _round(self, pause_s: float) -> float:
+        """Try each place once; seconds to wait before the next round."""
+        why, was = "No address of it is known.", self.state
+        for place in self._places():
+            try:
+                await self._follow(place)
+                return AGAIN_FIRST_S * 8  # it said goodbye
+            except PeerFault as fault:
+                why = fault.message
+                if not self._trusted:
+                    self._liveness.broke(why)
+                    return REFUSED_S
+                if self.state is not was and self.state in (PeerState.HEALTHY, PeerState.DRAINING):
+                    self._liveness.broke(why)  # it was followed there: reach for it again at once
+                    return AGAIN_FIRST_S
+            self._liveness.look()
+        self._liveness.broke(why)
+        return min(pause_s * 2, AGAIN_MAX_S)
+
+    def _places(self) -> list[Place]:
+        """Where it may be, the likeliest first."""
+        known = [self.client.place] if self.client.place[0] else []
+        known += self._sighted(self._peer.node_id)
+        known += [(address, self._peer.port) for address in self._peer.addresses]
+        return list(dict.fromkeys(known))[:PLACES_MAX]
+
+    async def _follow(self, place: Place) -> None:
+        """Read the stream until its goodbye. Raises PeerFault when it can't be had or breaks."""
+        async with self.client.open("GET", STATE, place=place, connect_s=CONNECT_S, answer_s=ANSWER_S) as response:
+            if response.status != 200:
+                raise await self._refused(response)
+            self._trusted = True
+            events = _Events()
+            opened = self._clock.mono()
+            first = True
+            while True:
+                for name, data in events.feed(await self._read(response, self._patience_left(opened, first))):
+                    if name == b"goodbye":
+                        self._liveness.goodbye()
+                        return
+                    if name in (b"snapshot", b"change"):
+                        self._told(data, place)
+                        if first:
+                            first = False
+                            self._tasks.spawn("peer latency", self._measure(place))
+                    elif name == b"" and not first:
+                        self._liveness.beat()
+
+    def _patience_left(self, opened: float, first: bool) -> float:
+        """Seconds in which the next word must come; the first one soon."""
+        if first:
+            return max(0.0, opened + ANSWER_S - self._clock.mono())
+        return self._liveness.left_s
+
+    async def _read(self, response: aiohttp.ClientResponse, left_s: float) -> bytes:
+        try:
+            async with asyncio.timeout(left_s) as self._reading:
+                data = await response.content.readany()
+        except TimeoutError:
+            self._liveness.look()
+            raise PeerFault("Nothing was heard of it in time.", None) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise PeerFault("The connection to it broke.", None) from error
+        finally:
+            self._reading = None
+        if not data:
+            raise PeerFault("The connection to it broke.", None)
+        return data
+
+    def _told(self, data: bytes, place: Place) -> None:
+        try:
+            snapshot = read_snapshot(data, self._peer.node_id)
+        except ValueError as error:
+            raise PeerFault(f"It can't be understood: {error}.", None) from None
+        news = snapshot != self.snapshot
+        self.snapshot = snapshot
+        self.client.place = place
+        was = self.state
+        self._liveness.told(snapshot.mode)
+        if news and self.state is was:
+            self._show()
+        if self._tell_moved is not None and place not in self._known:
+            self._known.add(place)
+            addresses = list(dict.fromkeys([place[0], *self._peer.addresses]))[:PLACES_MAX]
+            self._tasks.spawn("peer moved", _quietly(self._tell_moved(self._peer.node_id, addresses, place[1])))
+
+    async def _refused(self, response: aiohttp.ClientResponse) -> PeerFault:
+        said = decoded(await self._whole(response))
+        error = said.get("error") if isinstance(said, dict) else None
+        message = error.get("message") if isinstance(error, dict) else None
+        told = one_line(message, SENTENCE_MAX) if isinstance(message, str) else ""
+        if response.status in (401, 403):
+            self._trusted = False
+            return PeerFault(told or "It does not know this computer any more: pair the two again.", None)
+        return PeerFault(told or f"It answered {response.status}.", None)
+
+    @staticmethod
+    async def _whole(response: aiohttp.ClientResponse) -> bytes:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await small(response)
+        except TimeoutError:
+            return b""
+
+    async def _measure(self, place: Place) -> None:
+        """How long a word takes there and back, on a connection that is open already."""
+        with contextlib.suppress(PeerFault):
+            await self.client.ask("GET", HELLO, place=place, timeout_s=ANSWER_S)
+            began = asyncio.get_running_loop().time()
+            await self.client.ask("GET", HELLO, place=place, timeout_s=ANSWER_S)
+            self.latency_s = round(asyncio.get_running_loop().time() - began, 5)
+            self._changed()
+
+
+async def _quietly(telling: Awaitable[None]) -> None:
+    """A place that can't be stored now is found again at the next start."""
+    try:
+        await telling
+    except Exception as error:
+        log.warning("the address of a computer could not be kept: %s", type(error).__name__)
+
+
+class _Events:
+    """Cuts the bytes of a state stream into events (name, data); a comment is ("", "")."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        """The events that are whole now. Raises PeerFault on an endless one."""
+        *whole, self._rest = (self._rest + data.replace(b"\r", b"")).split(b"\n\n")
+        if len(self._rest) > SNAPSHOT_MAX_BYTES:
+            raise PeerFault("It sent an endless line.", None)
+        return [_event(event) for event in whole if event]
+
+
+def _event(event: bytes) -> tuple[bytes, bytes]:
+    name, data = b"", []
+    for line in event.split(b"\n"):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"event":
+            name = value
+        elif field == b"data":
+            data.append(value)
+    return (name or b"message", b"\n".join(data)) if data or name else (b"", b"")

@@ -1,0 +1,315 @@
+"""The line to a paired computer, over real TLS: what it tells is known at once, and so is its loss."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from router.aio import SystemClock, Tasks
+from router.errors import ModelNotFoundError
+from router.health import Failure
+from router.liveness import Patience
+from router.peer_client import Place
+from router.peer_link import STATE, PeerLink
+from router.peer_tls import client_session
+from router.placement import Word
+from router.registry import Registry
+from router.states import NodeMode, PeerState
+from router.trust import Peer
+from router.wire import PeerSnapshot
+from tests.fakes import BOUND_S
+from tests.fakes_peer import ScriptedPeer, Talk, frozen, told
+
+HEALTHY, UNHEALTHY = PeerState.HEALTHY, PeerState.UNHEALTHY
+DRAINING, OFFLINE = PeerState.DRAINING, PeerState.OFFLINE
+
+
+class Side:
+    """This node, and what it learns."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.session = session
+        self.tasks = Tasks()
+        self.registry = Registry("own", lambda: "here")
+        self.places: list[Place] = []
+        self.moved: list[tuple[str, list[str], int]] = []
+        self.links: list[PeerLink] = []
+        self._news = asyncio.Event()
+        self.states: list[PeerState] = []
+
+    async def link(self, peer: Peer, **more: Any) -> PeerLink:
+        link = PeerLink(
+            peer,
+            own_id="own",
+            session=self.session,
+            registry=self.registry,
+            tasks=self.tasks,
+            clock=SystemClock(),
+            changed=self._changed,
+            sighted=lambda node_id: self.places,
+            moved=self._moved,
+            **more,
+        )
+        self.links.append(link)
+        await link.start()
+        return link
+
+    def _changed(self) -> None:
+        self._news.set()
+        if self.links and (not self.states or self.states[-1] is not self.links[-1].state):
+            self.states.append(self.links[-1].state)
+
+    async def _moved(self, node_id: str, addresses: Sequence[str], port: int) -> None:
+        self.moved.append((node_id, list(addresses), port))
+        self._news.set()
+
+    async def until(self, true: Callable[[], bool], within_s: float = BOUND_S) -> None:
+        async with asyncio.timeout(within_s):
+            while not true():
+                self._news.clear()
+                await self._news.wait()
+
+    def verdict(self) -> Word | None:
+        return self.registry.find("m")[0].blocked
+
+
+@pytest.fixture
+async def side() -> AsyncIterator[Side]:
+    session = client_session()
+    made = Side(session)
+    yield made
+    for link in made.links:
+        await link.stop()
+    await made.tasks.close()
+    await session.close()
+
+
+class Studio(ScriptedPeer):
+    """A peer whose state stream says what the test puts in ``say``."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.say: asyncio.Queue[bytes] = asyncio.Queue()
+        self.streams = 0
+        self.now: PeerSnapshot | None = None
+        self.scripts[STATE] = self._state
+        self.scripts["/peer/v1/hello"] = self._hello
+
+    async def _state(self, talk: Talk) -> None:
+        self.streams += 1
+        await talk.begin(accept=False)
+        await talk.say(told("snapshot", self.now or self.snapshot("m")))
+        while data := await self.say.get():
+            await talk.say(data)
+
+    async def _hello(self, talk: Talk) -> None:
+        await talk.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        talk.keep = True
+
+
+@pytest.fixture
+async def studio(tmp_path: Path) -> AsyncIterator[Studio]:
+    async with Studio(tmp_path / "studio") as made:
+        yield made
+
+
+async def test_a_peer_is_followed_and_its_models_are_known(side: Side, studio: Studio) -> None:
+    link = await side.link(studio.peer)
+    assert (link.state, link.reason) == (OFFLINE, "It has not been reached yet.")
+    await side.until(lambda: link.state is HEALTHY, 2)
+    assert link.snapshot == studio.snapshot("m")
+    (holder,) = side.registry.find("m")
+    assert (holder.node, holder.engine, holder.local, holder.warm, holder.blocked, holder.width) == (
+        studio.node_id,
+        link.engine.id,
+        False,
+        True,
+        None,
+        4,
+    )
+    assert studio.asked[0].headers["authorization"].startswith("Quorum own ")
+    await side.until(lambda: link.latency_s is not None, 2)
+    assert 0 < (link.latency_s or 0) < 1
+    assert side.moved == []
+
+
+async def test_each_change_is_known_at_once(side: Side, studio: Studio) -> None:
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    studio.say.put_nowait(told("change", studio.snapshot("m", "n", in_flight=3)) + b": beat\n\n")
+    await side.until(lambda: link.engine._look.in_flight == 3, 0.5)
+    assert side.registry.find("n")
+    studio.say.put_nowait(told("change", studio.snapshot("m", mode=NodeMode.PAUSED)))
+    await side.until(lambda: link.state is DRAINING, 0.5)
+    assert (side.verdict(), link.reason) == (Word.PAUSED, "It is paused.")
+    studio.say.put_nowait(told("change", studio.snapshot("m")))
+    await side.until(lambda: link.state is HEALTHY, 0.5)
+    assert side.verdict() is None
+    with pytest.raises(ModelNotFoundError):
+        side.registry.find("n")
+
+
+async def test_a_killed_process_is_known_within_a_second_and_found_again(side: Side, studio: Studio) -> None:
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    port = studio.port
+    await studio.stop()
+    await side.until(lambda: link.state is UNHEALTHY, 1)
+    assert (side.verdict(), link.reason != "") == (Word.UNHEALTHY, True)
+    assert not side.registry.find("m")[0].warm
+    await studio.start(port=port)
+    await side.until(lambda: link.state is HEALTHY, 4)
+    assert side.verdict() is None
+
+
+async def test_goodbye_is_offline_within_a_tenth_of_a_second(side: Side, studio: Studio) -> None:
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    studio.say.put_nowait(b"event: goodbye\ndata: {}\n\n")
+    await side.until(lambda: link.state is OFFLINE, 0.1)
+    assert side.verdict() is Word.UNHEALTHY
+    link.poke()
+    await side.until(lambda: link.state is HEALTHY, 1)
+
+
+async def test_silence_is_unhealthy_then_offline_and_a_new_stream_heals(side: Side, studio: Studio) -> None:
+    link = await side.link(studio.peer, patience=Patience(silent_s=0.3, offline_s=0.8))
+    await side.until(lambda: link.state is HEALTHY)
+    studio.scripts[STATE] = _hangs
+    await side.until(lambda: link.state is UNHEALTHY, 1)
+    await side.until(lambda: link.state is OFFLINE, 5)
+    assert side.states == [OFFLINE, HEALTHY, UNHEALTHY, OFFLINE] or side.states == [HEALTHY, UNHEALTHY, OFFLINE]
+    studio.scripts[STATE] = studio._state
+    link.poke()
+    await side.until(lambda: link.state is HEALTHY, 5)
+
+
+async def test_beats_keep_it_healthy(side: Side, studio: Studio) -> None:
+    link = await side.link(studio.peer, patience=Patience(silent_s=0.3, offline_s=0.8))
+    await side.until(lambda: link.state is HEALTHY)
+    for _ in range(6):
+        studio.say.put_nowait(b": beat\n\n")
+        with pytest.raises(TimeoutError):
+            await side.until(lambda: link.state is not HEALTHY, 0.15)
+    assert studio.streams == 1
+
+
+async def _hangs(talk: Talk) -> None:
+    await talk.gone()
+
+
+async def test_single_bytes_are_no_sign_of_life(side: Side, studio: Studio) -> None:
+    async def drips(talk: Talk) -> None:
+        await talk.begin(accept=False)
+        await talk.say(told("snapshot", studio.snapshot("m")))
+        while True:
+            await talk.say(b":")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.05)
+
+    studio.scripts[STATE] = drips
+    link = await side.link(studio.peer, patience=Patience(silent_s=0.3, offline_s=60))
+    await side.until(lambda: link.state is HEALTHY)
+    await side.until(lambda: link.state is UNHEALTHY, 1)
+
+
+async def test_a_peer_at_a_new_address_is_found_by_sight_and_its_record_is_corrected(
+    side: Side, studio: Studio, tmp_path: Path
+) -> None:
+    moved = studio.peer
+    async with Studio(tmp_path / "other") as other, frozen() as dead:
+        peer = Peer(**{name: getattr(moved, name) for name in Peer.__slots__} | {"port": dead})
+        side.places = [("127.0.0.1", other.port), ("127.0.0.1", studio.port)]
+        link = await side.link(peer)
+        await side.until(lambda: link.state is HEALTHY, 5)
+        assert other.asked == [], "who lies about a node id gets no byte of a request"
+    await side.until(lambda: bool(side.moved))
+    assert side.moved == [(studio.node_id, ["127.0.0.1"], studio.port)]
+    assert link.client.place == ("127.0.0.1", studio.port)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_peer_that_does_not_know_this_computer_is_untrusted(side: Side, studio: Studio, status: int) -> None:
+    async def refuses(talk: Talk) -> None:
+        await talk.refuse(status, "unauthorized", "Who are you?")
+
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    studio.scripts[STATE] = refuses
+    studio.say.put_nowait(b"")
+    await side.until(lambda: link.reason == "Who are you?", 5)
+    assert (link.state, side.verdict()) == (UNHEALTHY, Word.UNTRUSTED)
+    studio.scripts[STATE] = studio._state
+    link.poke()
+    await side.until(lambda: link.state is HEALTHY, 2)
+    assert side.verdict() is None
+
+
+GARBAGE = {
+    "nothing": b"",
+    "words": b"hello\n\n",
+    "no snapshot": b"event: snapshot\ndata: {oops}\n\n",
+    "another node": told("snapshot", PeerSnapshot(node_id="x" * 52)),
+    "only beats": b": beat\n\n",
+    "endless": b"event: snapshot\ndata: " + b"a" * 3_000_000,
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+async def test_a_peer_that_tells_garbage_is_never_healthy(
+    side: Side, studio: Studio, garbage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.peer_link.ANSWER_S", 0.3)
+
+    async def lies(talk: Talk) -> None:
+        await talk.begin(accept=False)
+        if GARBAGE[garbage]:
+            await talk.say(GARBAGE[garbage])
+        await talk.gone()
+
+    studio.scripts[STATE] = lies
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.reason != "It has not been reached yet.")
+    assert (link.state, link.snapshot) == (OFFLINE, None)
+
+
+async def test_garbage_after_a_good_start_ends_the_stream(side: Side, studio: Studio) -> None:
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    studio.now = None
+    studio.say.put_nowait(b"event: change\ndata: [1]\n\n")
+    await side.until(lambda: link.state is UNHEALTHY, 1)
+    assert "can't be understood" in link.reason
+
+
+async def test_a_peer_that_comes_back_from_offline_is_no_longer_left_alone(side: Side, studio: Studio) -> None:
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    side.registry.health.failed(link.engine.id, "m", Failure.SILENT)
+    assert side.verdict() is Word.UNHEALTHY
+    studio.say.put_nowait(b"event: goodbye\ndata: {}\n\n")
+    await side.until(lambda: link.state is OFFLINE)
+    link.poke()
+    await side.until(lambda: link.state is HEALTHY)
+    assert side.verdict() is None
+
+
+async def test_after_sleep_the_stream_is_opened_anew(side: Side, studio: Studio) -> None:
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    link.poke(anew=True)
+    await side.until(lambda: studio.streams == 2 and link.state is HEALTHY, 2)
+
+
+async def test_a_stopped_link_leaves_nothing(side: Side, studio: Studio) -> None:
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    await link.stop()
+    assert not side.registry.has_engine(link.engine.id)
+    with pytest.raises(ModelNotFoundError):
+        side.registry.find("m")

@@ -192,8 +192,7 @@ class PeerRuns:
             ended = sink.done.result()
             if run.refusal is not None:
                 ended = Ended(state=ended.state, error=run.refusal)
-            await response.write(dialect.last(ended))
-            await response.write_eof()
+            await response.write_eof(dialect.last(ended))
             return response
         finally:
             job.answer.detach(sink)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,10 +21,39 @@ from router.wire import SettingInfo
 
 Value: TypeAlias = bool | int | float | str
 
+_HOST: Final = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+_PORT: Final = r"(?:[1-9]\d{0,4})"
+
+
+def _each(pattern: str, example: str) -> Callable[[str], str]:
+    """A check of a comma-separated list: what is wrong with its first odd entry, as a sentence; empty when none is."""
+    fits = re.compile(pattern)
+
+    def check(text: str) -> str:
+        for entry in filter(None, (part.strip() for part in text.split(","))):
+            if not fits.fullmatch(entry):
+                shown = entry.rpartition("@")[2][:64]  # what stands before it is a key
+                return f"'{shown}' can't be used here; write it like {example}."
+        return ""
+
+    return check
+
+
+def _folder(text: str) -> str:
+    """A check of a folder, which must be there."""
+    try:
+        good = not text or Path(text).expanduser().is_dir()
+    except (OSError, RuntimeError):
+        good = False
+    return "" if good else f"There is no folder '{text[:128]}'."
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. ``restart`` means that a change counts from the next start."""
+    """One setting. ``restart`` means that a change counts from the next start.
+
+    ``check`` says what is wrong with a value that somebody sets now; what a file or the environment has is not asked.
+    """
 
     name: str
     title: str
@@ -35,6 +65,7 @@ class Setting:
     low: float = -math.inf
     high: float = math.inf
     restart: bool = False
+    check: Callable[[str], str] | None = None
 
     @property
     def environment(self) -> str:
@@ -89,7 +120,7 @@ class Setting:
         return int(number) if kind is int else number
 
     def _wrong(self, what: str) -> BadRequestError:
-        return BadRequestError(f"The setting '{self.name}' {what}.", field=self.name)
+        return BadRequestError(f"The setting '{self.title}' ({self.name}) {what}.", field=self.name)
 
 
 SETTINGS: Final[tuple[Setting, ...]] = (
@@ -98,8 +129,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("theme", "Appearance", "Colours of the window.", "This computer", "system", choices=("system", "light", "dark")),
     Setting("share", "Share this computer's models", "Let paired computers use this computer's models; while it is off nothing is announced.", "Sharing", False),
     Setting("builtin_engine", "Built-in engine", "Run models inside Quorum with llama.cpp.", "Engines", True, restart=True),
-    Setting("engines", "Other engines", "Comma-separated base addresses of OpenAI-compatible or Ollama engines, optionally as key@address; when set, the usual local ports are not probed.", "Engines", ""),
-    Setting("models_dir", "Folder of models", "Where your own .gguf files lie; empty is the folder 'models' beside the data.", "Engines", ""),
+    Setting("engines", "Other engines", "Comma-separated base addresses of OpenAI-compatible or Ollama engines, optionally as key@address; when set, the usual local ports are not probed.", "Engines", "", check=_each(rf"(?:[^@\s]*@)?(?:https?://)?{_HOST}(?::{_PORT})?(?:/\S*)?", "http://127.0.0.1:8000/v1")),
+    Setting("models_dir", "Folder of models", "Where your own .gguf files lie; empty is the folder 'models' beside the data.", "Engines", "", check=_folder),
     Setting("find_models", "Find models of other programs", "Use the files of LM Studio and Ollama where they lie, without copying them.", "Engines", True),
     Setting("context", "Context size", "Tokens of conversation a built-in model keeps in mind; 0 takes the model's own, up to 8,192.", "Engines", 0, unit="tokens", low=0, high=1_048_576),
     Setting("threads", "Threads", "Processor threads of the built-in engine; 0 leaves one core for everything else.", "Engines", 0, low=0, high=512),
@@ -114,10 +145,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("route", "Route", "Who serves first: other computers, this one, or whoever is done soonest.", "Queue", "peers-first", choices=("peers-first", "local-first", "fastest")),
     Setting("require_key", "Require a key", "Programs on this computer, too, must send an API key.", "Network", False),
     Setting("listen_lan", "Answer on the network", "Other computers of your networks may call the API, each with a key: at this computer's own addresses, and by the names under 'Allowed host names'. Public addresses stay closed.", "Network", False),
-    Setting("origins", "Allowed web pages", "Comma-separated origins of web pages that may call the API from a browser, e.g. http://localhost:3000.", "Network", ""),
-    Setting("hosts", "Allowed host names", "Comma-separated further names under which this address may be called, e.g. host.docker.internal.", "Network", ""),
+    Setting("origins", "Allowed web pages", "Comma-separated origins of web pages that may call the API from a browser, e.g. http://localhost:3000.", "Network", "", check=_each(rf"[a-z][a-z0-9+.-]*://{_HOST}(?::{_PORT})?/?", "http://localhost:3000")),
+    Setting("hosts", "Allowed host names", "Comma-separated further names under which this address may be called, e.g. host.docker.internal.", "Network", "", check=_each(rf"{_HOST}(?::{_PORT})?", "host.docker.internal")),
     Setting("webhook_private", "Webhooks into private networks", "Let webhooks of jobs go to addresses of private networks, too; those of this computer and public ones are always allowed.", "Network", False),
-    Setting("also_listen", "Also answer on", "Comma-separated further addresses as host:port, e.g. 127.0.0.1:11434 for Ollama's clients.", "Network", "", restart=True),
+    Setting("also_listen", "Also answer on", "Comma-separated further addresses as host:port, e.g. 127.0.0.1:11434 for Ollama's clients.", "Network", "", restart=True, check=_each(rf"{_HOST}:{_PORT}", "127.0.0.1:11434")),
     Setting("port", "Port", "Port of the client and control API on this computer.", "Network", 7411, low=0, high=65_535, restart=True),
     Setting("peer_port", "Peer port", "Port on which paired computers reach this one.", "Network", 7412, low=0, high=65_535, restart=True),
 )  # fmt: skip
@@ -189,7 +220,10 @@ class Settings(Mapping[str, Any]):
                 raise BadRequestError(
                     f"The setting '{name}' is fixed by the environment or the command line.", field=name
                 )
-            parsed[name] = BY_NAME[name].parse(raw)
+            setting = BY_NAME[name]
+            value = parsed[name] = setting.parse(raw)
+            if setting.check is not None and (problem := setting.check(str(value))):
+                raise BadRequestError(problem, field=name)
         changed = frozenset(name for name, value in parsed.items() if self[name] != value)
         self._save(self._file | parsed)
         self._file |= parsed

@@ -141,6 +141,13 @@ def test_a_name_of_another_version_is_skipped(tmp_path: Path) -> None:
         ("name", "a\nb"),
         ("name", "x" * 1025),
         ("no_such_setting", 1),
+        ("also_listen", "rubbish"),
+        ("also_listen", "127.0.0.1:11434, localhost:0"),
+        ("engines", "http://127.0.0.1:8000/v1, not an address"),
+        ("engines", "ftp://127.0.0.1:8000"),
+        ("hosts", "http://host.docker.internal"),
+        ("origins", "localhost"),
+        ("models_dir", "/no/such/folder"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_and_nothing_changes(tmp_path: Path, name: str, value: object) -> None:
@@ -152,6 +159,36 @@ def test_a_wrong_value_is_refused_by_name_and_nothing_changes(tmp_path: Path, na
     with pytest.raises(BadRequestError) as raised:
         settings.update({"max_attempts": 7, name: value})
     assert (raised.value.field, (dict(settings), path.read_bytes()), told) == (name, before, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("also_listen", "127.0.0.1:11434, [::1]:11434,"),
+        ("engines", "127.0.0.1:8000, sk-1@https://example.org:443/v1, http://[::1]:8080, http://box/v1"),
+        ("hosts", "host.docker.internal, box:8080, [fd00::1]"),
+        ("origins", "http://localhost:3000/, chrome-extension://abc"),
+        ("models_dir", "~"),
+        ("models_dir", ""),
+    ],
+)
+def test_lists_of_addresses_and_folders_are_taken_as_people_write_them(name: str, value: str) -> None:
+    settings = Settings(None, {})
+    settings.update({name: value})
+    assert settings[name] == value
+
+
+def test_the_entry_at_fault_is_named_with_one_that_would_do_but_never_shown_with_its_key() -> None:
+    settings = Settings(None, {})
+    with pytest.raises(BadRequestError, match=r"'rubbish'.*127\.0\.0\.1:11434"):
+        settings.update({"also_listen": "rubbish"})
+    with pytest.raises(BadRequestError) as raised:
+        settings.update({"engines": "sk-secret@nowhere at all"})
+    assert "sk-secret" not in raised.value.message
+
+
+def test_what_an_earlier_version_saved_is_read_even_where_it_would_now_be_refused(tmp_path: Path) -> None:
+    assert Settings(file(tmp_path, engines="not an address"), {})["engines"] == "not an address"
 
 
 def test_what_the_environment_fixes_cannot_be_changed_here() -> None:

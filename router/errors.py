@@ -95,7 +95,8 @@ class QueueFullError(QuorumError):
 
 
 class EngineFault(QuorumError):
-    """An engine refused, crashed or hung. ``retryable``: another holder may be asked; ``crashed``: its process died."""
+    """An engine refused, crashed or hung. ``retryable``: another holder may be asked; ``crashed``: its process died;
+    ``lasting``: asking this one again can't help."""
 
     def __init__(
         self,
@@ -105,10 +106,12 @@ class EngineFault(QuorumError):
         code: str = "engine_failed",
         retryable: bool = True,
         crashed: bool = False,
+        lasting: bool = False,
     ) -> None:
         super().__init__(code, message, hint)
         self.retryable = retryable
         self.crashed = crashed
+        self.lasting = lasting
 
 
 class StoreError(QuorumError):

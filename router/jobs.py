@@ -39,7 +39,8 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one attempt, as a value. Times are seconds since it began; ``crashed``: the engine's process died."""
+    """The end of one attempt, as a value. Times are seconds since it began; ``crashed``: the engine's process died;
+    ``lasting``: another round at the same holder can't help."""
 
     result: Result
     error: ErrorInfo | None = None
@@ -52,6 +53,7 @@ class Outcome:
     prefill_per_s: float | None = None
     tokens_per_s: float | None = None
     crashed: bool = False
+    lasting: bool = False
 
 
 class Reader(Protocol):

@@ -89,7 +89,8 @@ class Relay:
                 finally:
                     watch.cancel()
         except EngineFault as fault:
-            return replace(self._broken(fault.info(), retryable=fault.retryable), crashed=fault.crashed)
+            outcome = self._broken(fault.info(), retryable=fault.retryable)
+            return replace(outcome, crashed=fault.crashed, lasting=fault.lasting)
         except TimeoutError:
             if self._end is not None:
                 return self._end

@@ -144,7 +144,7 @@ class Runner:
             )
         except EngineFault as fault:
             result = Result.FAILED if fault.retryable else Result.REJECTED
-            return Outcome(result, fault.info(), crashed=fault.crashed)
+            return Outcome(result, fault.info(), crashed=fault.crashed, lasting=fault.lasting)
         finally:
             looking = self._poll(engine.id)
         if looking is not None:

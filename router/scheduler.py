@@ -173,12 +173,12 @@ class Scheduler:
             case Result.FAILED if outcome.crashed and job.crashes >= CRASHES_MAX:
                 self._end(job, JobState.FAILED, _POISON, outcome)
             case Result.FAILED:
-                self._failed(job, error or failure("engine_failed", "The engine failed."))
+                self._failed(job, error or failure("engine_failed", "The engine failed."), lasting=outcome.lasting)
         self._check_drained()
         self._pump(lane)
 
-    def _failed(self, job: Job, error: ErrorInfo) -> None:
-        """Another holder at once, else another round after a backoff, else the end."""
+    def _failed(self, job: Job, error: ErrorInfo, *, lasting: bool = False) -> None:
+        """Another holder at once, else another round after a backoff unless the only one can't help, else the end."""
         job.error = error
         chosen = job.decision.chosen if job.decision else None
         if chosen is not None:
@@ -191,7 +191,7 @@ class Scheduler:
             self._enqueue(job, decision)
             return
         job.attempt += 1
-        if job.attempt >= job.max_attempts:
+        if (lasting and len(job.tried) == 1) or job.attempt >= job.max_attempts:
             self._end(job, JobState.FAILED, error)
             return
         if job.state is not JobState.QUEUED:

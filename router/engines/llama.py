@@ -173,7 +173,7 @@ class LlamaEngine:
         if (kept := self._failures.get(key)) is not None:
             until, fault = kept
             if self._clock.mono() < until:
-                raise EngineFault(fault.message, fault.hint, code=fault.code, retryable=fault.retryable)
+                raise _told_again(fault)
             del self._failures[key]
         replica = Replica(
             key, model, self._settings, self.width, self._tasks, self._transport, self._tuning, self._hardware
@@ -199,7 +199,7 @@ class LlamaEngine:
         finally:
             replica.waiters -= 1
         if fault is not None:
-            raise EngineFault(fault.message, fault.hint, code=fault.code, retryable=fault.retryable)
+            raise _told_again(fault)
 
     async def _load(self, replica: Replica) -> EngineFault | None:
         """Make room, start, wait; how it failed is a value, so that every waiter gets it."""
@@ -212,7 +212,7 @@ class LlamaEngine:
             self._replicas.pop(replica.key, None)
             if replica.crashed:
                 self._quarantine.crashed_loading(stamp, self._clock.mono())
-            if fault.code != "models_busy":
+            elif fault.code != "models_busy":
                 self._failures[replica.key] = (self._clock.mono() + FAILURE_KEPT_S, fault)
             log.warning("%s", fault.message)
             self.changed()
@@ -331,6 +331,11 @@ class LlamaEngine:
 
 def _key(model: LibraryModel, kind: Kind) -> tuple[str, bool]:
     return model.name, kind is Kind.EMBEDDING or model.info.embedding
+
+
+def _told_again(fault: EngineFault) -> EngineFault:
+    """``fault`` for one more of those who waited: an exception raised twice would gather tracebacks."""
+    return EngineFault(fault.message, fault.hint, code=fault.code, retryable=fault.retryable, lasting=fault.lasting)
 
 
 async def _judged(reply: Reply) -> Reply:

@@ -103,7 +103,8 @@ class Child:
         """Wait until it serves. Raises EngineFault when it can't load, or ended instead."""
         word = await asyncio.shield(self._word)
         if word.get("event") != "ready":
-            raise EngineFault(f"The model '{self.name}' can't be loaded: {self._reason(word)}.")
+            said = word.get("event") == "failed"
+            raise EngineFault(f"The model '{self.name}' can't be loaded: {self._reason(word)}.", lasting=said)
         self.address = word["address"]
         self._serving = True
 

@@ -125,6 +125,7 @@ class Replica:
             raise EngineFault(
                 f"The model '{self.model.name}' needs {_gib(need)} of memory; this computer has {_gib(total)}.",
                 "Choose a smaller model, or a smaller context size in Settings.",
+                lasting=True,
             )
         free = there.vram_free_bytes if need <= there.vram_total_bytes else there.vram_free_bytes + there.ram_free_bytes
         return not rivals or (len(rivals) < most and need <= free)
@@ -134,24 +135,23 @@ class Replica:
         try:
             info = await asyncio.to_thread(gguf.read, self.model.path)
         except gguf.GgufError as error:
-            raise EngineFault(f"The file of '{self.model.name}' {error}.", retryable=True) from error
-        measuring: asyncio.Task[None] | None = None
+            raise EngineFault(f"The file of '{self.model.name}' {error}.", lasting=True) from error
         try:
             orders = self._orders(info)
             await self._child.start(orders)
             need = info.size_bytes + info.kv_bytes * orders["context"]
             async with asyncio.timeout(self._limit_s()) as patience:
                 measuring = self._tasks.spawn(f"progress of {self.model.name}", self._measure(need, patience))
-                await self._child.ready()
+                try:
+                    await self._child.ready()
+                finally:
+                    measuring.cancel()  # before the time-out ends: it moves that
         except TimeoutError:
             await self._child.close()
             raise EngineFault(f"The model '{self.model.name}' did not load in time.") from None
         except BaseException:
             await self._child.close()
             raise
-        finally:
-            if measuring is not None:
-                measuring.cancel()
         self.urls = {kind: self._child.url(f"v1/{kind.value}") for kind in Kind}
         self.headers = {"Content-Type": "application/json", **self._child.headers}
         self.memory_bytes = await asyncio.to_thread(process_bytes, self._child.pid)

@@ -300,6 +300,22 @@ def test_one_transient_error_never_fails_a_job() -> None:
     assert (job.state, job.error) == (DONE, None)
 
 
+def test_a_fault_that_lasts_is_final_at_the_only_holder() -> None:
+    world = World(warm())
+    job = world.submit()
+    error = failure("engine_failed", "The file ends too early.")
+    world.fail(job, error=error, lasting=True)
+    assert (job.state, job.error, len(job.tries)) == (FAILED, error, 1)
+
+
+def test_a_fault_that_lasts_leaves_another_holder_its_rounds() -> None:
+    world = World(warm("e"), warm("f"))
+    job = world.submit()
+    world.fail(job)
+    world.fail(job, lasting=True)
+    assert (job.state, job.why) == (QUEUED, "retry")
+
+
 @pytest.mark.parametrize("result", [Result.REJECTED, Result.INTERRUPTED])
 def test_a_request_the_engine_rejects_and_an_answer_that_broke_off_are_final(result: Result) -> None:
     world = World(warm("e"), warm("f"))

@@ -234,23 +234,47 @@ async def test_crashes_under_two_jobs_quarantine_the_model_until_it_is_forgiven(
     assert await answer(engine, chat())
 
 
-async def test_crashes_while_loading_are_remembered_then_quarantined(
-    engine: LlamaEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+async def test_one_crash_while_loading_is_survived_by_the_next_try(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(llama_process, "child_argv", lambda: ["/bin/sh", "-c", "read line; kill -9 $$"])
+        with pytest.raises(EngineFault, match="SIGKILL") as caught:
+            await engine.load(MODEL)
+    assert caught.value.retryable
+    assert not caught.value.lasting
+    assert await answer(engine, chat())
+
+
+async def test_two_crashes_while_loading_quarantine_the_model(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts: list[None] = []
     argv = ["/bin/sh", "-c", "read line; kill -9 $$"]
     monkeypatch.setattr(llama_process, "child_argv", lambda: starts.append(None) or argv)
-    for _ in range(3):  # within 15 s the cause is told again, without another start
-        with pytest.raises(EngineFault, match="SIGKILL") as caught:
+    for _ in range(2):
+        with pytest.raises(EngineFault, match="SIGKILL"):
             await engine.load(MODEL)
-        assert caught.value.retryable
-    assert len(starts) == 1
-    clock.now += 16
-    with pytest.raises(EngineFault, match="SIGKILL"):
-        await engine.load(MODEL)
     with pytest.raises(EngineFault, match="2 times while loading") as caught:
         await engine.load(MODEL)
     assert not caught.value.retryable
+    assert len(starts) == 2
+
+
+async def test_the_cause_of_a_failed_load_is_told_for_15_s_without_another_start(
+    engine: LlamaEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[None] = []
+    says = 'read line; echo \'{"event": "failed", "message": "unknown architecture"}\''
+    monkeypatch.setattr(llama_process, "child_argv", lambda: starts.append(None) or ["/bin/sh", "-c", says])
+    for _ in range(3):
+        with pytest.raises(EngineFault, match="unknown architecture") as caught:
+            await engine.load(MODEL)
+        assert caught.value.lasting
+    assert len(starts) == 1
+    clock.now += 16
+    with pytest.raises(EngineFault, match="unknown architecture"):
+        await engine.load(MODEL)
     assert len(starts) == 2
 
 
@@ -292,8 +316,9 @@ async def test_a_file_damaged_after_it_was_listed_is_refused_and_the_node_unharm
     with path.open("r+b") as file:
         file.truncate(50_000_000)
     async with asyncio.timeout(1):
-        with pytest.raises(EngineFault, match="outside the file"):
+        with pytest.raises(EngineFault, match="outside the file") as caught:
             await engine.load("copy")
+    assert caught.value.lasting
     assert await answer(engine, chat())
 
 

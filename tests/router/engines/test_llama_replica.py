@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from router import gguf
 from router.aio import Tasks
-from router.engines import llama_process
+from router.engines import llama_process, llama_replica
 from router.engines.llama_replica import Replica, Tuning
 from router.engines.transport import Transport
 from router.errors import EngineFault
@@ -144,3 +145,22 @@ async def test_a_load_that_takes_too_long_is_ended(make: Any, monkeypatch: pytes
             await replica.load()
     assert await replica.ended_within(0)
     assert not replica.crashed
+
+
+async def test_a_load_that_is_given_up_leaves_no_fault_of_its_progress(
+    make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(llama_process, "child_argv", lambda: ["/bin/sh", "-c", "read line; trap '' TERM; sleep 1"])
+    monkeypatch.setattr(llama_replica, "PROGRESS_S", 0.01)
+    held = iter(range(0, 2**40, 2**13))
+    monkeypatch.setattr(llama_replica, "process_bytes", lambda pid: next(held))
+    replica = await make()
+    told = asyncio.Event()
+    replica.watchers.append(lambda percent: told.set())
+    loading = asyncio.ensure_future(replica.load())
+    async with asyncio.timeout(5):
+        await told.wait()
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

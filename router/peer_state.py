@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from router import __version__
+from router.errors import QueueFullError
 from router.registry import Registry
 from router.runner import JobMoved
 from router.scheduler import Scheduler
@@ -21,6 +22,7 @@ from router.wire import ModelInfo, NodeInfo
 from router.wire_snapshot import PeerModel, PeerSnapshot
 
 BEAT_S: Final = 5.0
+STREAMS_A_PEER: Final = 8
 GOODBYE_S: Final = 0.5
 WEIGHT: Final = 0.2
 
@@ -145,7 +147,8 @@ def _normal(name: str) -> str:
 
 
 class _Watcher:
-    def __init__(self) -> None:
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
         self.wake = asyncio.Event()
         self.leaving = False
 
@@ -182,8 +185,10 @@ class StateFeed:
 
     async def serve(self, request: web.Request, node_id: str) -> web.StreamResponse:
         """``GET /peer/v1/state``: a snapshot, each change as a whole new one, a beat when nothing changes."""
+        if sum(watcher.node_id == node_id for watcher in self._watchers) >= STREAMS_A_PEER:
+            raise QueueFullError(1.0, "You follow this computer often enough.")
         response = web.StreamResponse(headers=SSE_HEADERS)
-        watcher = _Watcher()
+        watcher = _Watcher(node_id)
         self._watchers.add(watcher)
         try:
             await response.prepare(request)

@@ -164,6 +164,7 @@ class PeerListener(Listener):
         self._context = context
         self._tasks = tasks
         self._handshake_s = limits.handshake_s
+        self._handshakes: set[asyncio.Task[None]] = set()
 
     async def open(self, addresses: Sequence[str], port: int) -> int:
         """Answer at all of ``addresses`` that can be had, at ``port`` or the next that is free (0: any); which it is.
@@ -194,6 +195,15 @@ class PeerListener(Listener):
                 except OSError as error:
                     log.warning("peers can't reach this computer at one of its addresses: %s", error.strerror)
 
+    async def stop(self) -> None:
+        """Take no new connections, end those that still shake hands, give running answers a moment, then cut."""
+        for one in self._sockets:
+            one.server.close()
+        for task in tuple(self._handshakes):
+            task.cancel()
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
+        await super().stop()
+
     async def _serve(self, sock: socket.socket) -> None:
         host, port = sock.getsockname()[:2]
         task = self._tasks.spawn("accept", self._accept(sock))
@@ -212,7 +222,9 @@ class PeerListener(Listener):
                 continue
             host = str(address[0])
             if self.doors.enter(host):
-                self._tasks.spawn("handshake", self._secure(connection, host))
+                task = self._tasks.spawn("handshake", self._secure(connection, host))
+                self._handshakes.add(task)
+                task.add_done_callback(self._handshakes.discard)
             else:
                 connection.close()
 

@@ -28,7 +28,7 @@ from router.wire import Ended, ErrorInfo, State
 
 BEAT_S: Final = 1.0
 JOBS_A_PEER: Final = 256
-REMEMBERED: Final = 10_000
+REMEMBERED: Final = 2_000  # tries of each peer
 KEEP_ALIVE_MAX_S: Final = 604_800.0
 _JOB: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -113,7 +113,7 @@ class PeerRuns:
         self._beat_s = beat_s
         self._most = a_peer
         self._runs: dict[Try, _Run] = {}
-        self._past: OrderedDict[Try, None] = OrderedDict()
+        self._past: dict[str, OrderedDict[Try, None]] = {}
         self._of_peer: Counter[str] = Counter()
         self._turnstile = Turnstile()
 
@@ -146,7 +146,7 @@ class PeerRuns:
 
     async def _accept(self, peer: Peer, asked: Asked) -> _Run:
         """The job, in line. Nothing of a refused one stays but that its try is known."""
-        if asked.key in self._runs or asked.key in self._past:
+        if asked.key in self._runs or asked.key in self._past.get(peer.node_id, ()):
             raise QuorumError("conflict", "This try runs already, or has ended.", "Number each try of a job anew.")
         if self._of_peer[peer.node_id] >= self._most:
             raise QueueFullError(1.0, "This computer has enough jobs of yours.")
@@ -234,9 +234,10 @@ class PeerRuns:
         self._remember(key)
 
     def _remember(self, key: Try) -> None:
-        self._past[key] = None
-        if len(self._past) > REMEMBERED:
-            self._past.popitem(last=False)
+        past = self._past.setdefault(key[0], OrderedDict())
+        past[key] = None
+        if len(past) > REMEMBERED:
+            past.popitem(last=False)
 
 
 _GRANT_HINT: Final = "Its user can allow it on the Peers page there."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -147,6 +148,14 @@ async def test_streams_that_end_are_forgotten(site: Site) -> None:
         async with asyncio.timeout(5):
             await site.surface.goodbye()
     assert len(site.surface.feed) == 0
+
+
+async def test_one_peer_follows_only_so_often(site: Site) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(router.peer_state.STREAMS_A_PEER):
+            await (await stack.enter_async_context(site.state())).next()
+        status, told = await site.status("state", method="GET")
+        assert (status, told["error"]["code"]) == (429, "queue_full")
 
 
 async def test_speeds_that_were_measured_are_told(site: Site, engine: ScriptedEngine) -> None:

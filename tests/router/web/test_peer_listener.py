@@ -267,5 +267,12 @@ async def test_stopping_frees_the_port_and_ends_what_shakes_hands(here: Computer
     for _ in range(2):
         async with listening(here, port=port) as listener:
             assert listener.port == port
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await ask_known(listener) == 200  # so the one before it was accepted, too
+            assert listener._handshakes
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < 1.0  # not the 5 s of a handshake
+        await gone(reader)
+        assert not listener._handshakes
+        assert not listener.doors._strangers
         writer.close()

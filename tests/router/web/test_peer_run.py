@@ -424,6 +424,15 @@ async def test_a_cancel_that_overtakes_its_run_keeps_it_from_running(site: Site,
     assert engine.asked == []
 
 
+async def test_what_is_remembered_of_a_peer_is_bounded_and_its_own(site: Site) -> None:
+    runs = site.surface.runs
+    runs._remember((DESKTOP, "J1", 1))
+    for number in range(router.web.peer_run.REMEMBERED + 10):
+        runs._remember((LAPTOP, "J1", number))
+    assert len(runs._past[LAPTOP]) == router.web.peer_run.REMEMBERED
+    assert (DESKTOP, "J1", 1) in runs._past[DESKTOP]
+
+
 async def test_a_peer_that_leaves_ends_the_generation(site: Site, engine: ScriptedEngine) -> None:
     engine.play(head(), chunk("a"), HANG)
     async with site.run() as answer:

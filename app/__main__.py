@@ -65,6 +65,8 @@ def _command(arguments: argparse.Namespace) -> int:
             from app.commands.listing import COMMANDS
         case "keys":
             from app.commands.keys import COMMANDS
+        case "peers" | "pair" | "unpair":
+            from app.commands.peers import COMMANDS
         case _:
             from app.commands.control import COMMANDS
     from app.client import Client

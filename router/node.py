@@ -33,6 +33,7 @@ from router.kept import open_kept
 from router.local_engines import LocalEngines
 from router.metrics import Metrics
 from router.mode import Mode
+from router.peering_parts import open_peering
 from router.records import Records
 from router.registry import Registry
 from router.relay import Limits
@@ -73,6 +74,7 @@ class Node:
         self.address = ""
         self._dir = options.data_dir
         self._level = options.log_level
+        self._discovery = options.discovery
         _make_private(self._dir)
         self.settings = Settings(self._dir / SETTINGS, overrides=options.overrides)
         self._clock = SystemClock()
@@ -91,8 +93,8 @@ class Node:
     async def start(self) -> None:
         """Open the store, start engines, listen, and take up what an earlier run left. Raises StartError."""
         logs.setup(self._level, self._dir)
-        identity = load_identity(self._dir)
-        self._id = identity.node_id
+        self._identity = load_identity(self._dir)
+        self._id = self._identity.node_id
         self._store = Store(self._dir / DATABASE)
         report = await self._store.open()
         self._notice = report.notice
@@ -116,6 +118,7 @@ class Node:
         self._tasks.spawn("news", self._news_on())
         self._tasks.spawn("prune", self._room.prune_on())
         self._tasks.spawn("engines", self._begin())
+        self._peering.start()
         log.info("listening at %s", self.address)
 
     async def _build(self) -> None:
@@ -181,7 +184,11 @@ class Node:
         self._conversations = Conversations(chats, self._intake, self._view, self._tasks, self._clock)
         sessions = Sessions(self._store, self._clock)
         await sessions.open()
-        self._front = Front(self._service(), sessions, self.control_token, self._metrics, self._tasks)
+        service = self._service()
+        self._peering = await open_peering(
+            service, self._identity, self._store, self._dir, self._clock, self._tasks, self._width, self._discovery
+        )
+        self._front = Front(service, sessions, self.control_token, self._metrics, self._tasks, self._peering)
         self.settings.listen(self._settings_changed)
 
     def _service(self) -> Service:
@@ -249,6 +256,7 @@ class Node:
     async def stop(self) -> None:
         """Let running jobs finish for 10 s; what is left waits, uncharged, for the next start."""
         self._scheduler.stop_accepting()
+        await self._peering.goodbye()
         await self._runner.finish_all(GRACE_S)
         await self._front.stop()
         await self._close()
@@ -257,6 +265,8 @@ class Node:
         logs.close()
 
     async def _close(self) -> None:
+        if hasattr(self, "_peering"):
+            await self._peering.stop()
         if hasattr(self, "_engines"):
             await self._engines.stop()
         await self._tasks.close()
@@ -284,7 +294,9 @@ class Node:
             paused_until=self._mode.paused_until,
             running=self._scheduler.running,
             waiting=self._scheduler.waiting,
-            models=sum(len(snapshot.models) for snapshot in self._registry.snapshots.values()),
+            models=sum(
+                len(look.models) for name, look in self._registry.snapshots.items() if self._registry.local(name)
+            ),
             ram_total_bytes=self._hardware.ram_total_bytes,
             ram_free_bytes=self._hardware.ram_free_bytes,
             gpu=self._hardware.gpu,
@@ -313,7 +325,7 @@ class Node:
     def _width(self, engine_id: str) -> int:
         engine = self._registry.engines.get(engine_id)
         usual = engine.width if engine else 1
-        if engine is None or engine.kind == "builtin":
+        if engine is None or engine.kind in ("builtin", "peer"):
             return usual
         return int(self.settings["concurrency"]) or usual
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ from router.identity import Identity
 from router.pairing import Answer, PairingAsk, PairingDesk, Phase, join
 from router.peer_looks import USUAL_PORT, Link, Seen, paired_info, pairing_info, sighted_info
 from router.settings import Settings
+from router.states import PeerState
 from router.trust import Peer, Trust
 from router.web.network import lan_addresses
 from router.wire_peers import JoinPairing, PairingAnswer, PairingInfo, PeerInfo, PeerPatch
@@ -30,6 +31,7 @@ class Surface(Protocol):
     """The socket on which paired computers reach this one."""
 
     async def start(self, addresses: Sequence[str], port: int) -> int: ...
+    async def goodbye(self) -> None: ...
     async def stop(self) -> None: ...
 
 
@@ -44,7 +46,7 @@ class Finder(Protocol):
 
 
 class Peering:
-    """From ``start`` to ``stop``. ``changed`` hears of everything that ``infos`` and ``pairing`` would tell anew."""
+    """From ``start`` to ``stop``; ``close`` is called last. ``changed`` hears of news in ``infos`` and ``pairing``."""
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Peering:
         tasks: Tasks,
         name: Callable[[], str],
         changed: Callable[[], None],
+        close: Callable[[], Awaitable[None]],
         addresses: Callable[[], list[str]] = lan_addresses,
     ) -> None:
         self.port = 0
@@ -72,6 +75,7 @@ class Peering:
         self._tasks = tasks
         self._name = name
         self._changed = changed
+        self._close = close
         self._look = addresses
         self._addresses: list[str] = []
         self._listening: list[str] = []
@@ -84,14 +88,16 @@ class Peering:
 
     # -- life
 
-    async def start(self) -> None:
-        """Listen, show this node and reach for the paired ones, as far as the settings want it."""
+    def start(self) -> None:
+        """Begin to listen, to show this node and to reach for the paired ones, as far as the settings want it."""
         self._trust.listen(lambda _: self.poke())
         self._settings.listen(self._settings_changed)
-        await self._settle()
-        if self._finder is not None:
-            await self._finder.start()
-        self._task = self._tasks.spawn("peering", self._follow())
+        self._task = self._tasks.spawn("peering", self._run())
+
+    async def goodbye(self) -> None:
+        """This node goes, or sleeps: whoever follows it sends it nothing more."""
+        if self._listening:
+            await self._surface.goodbye()
 
     async def stop(self) -> None:
         """Say goodbye and end everything; at most about a second."""
@@ -105,26 +111,41 @@ class Peering:
         await asyncio.gather(*(link.stop() for _, link in links.values()), return_exceptions=True)
         if self._finder is not None:
             await self._finder.stop()
+        await self._close()
 
     def poke(self) -> None:
         """Something about other computers changed: tell it, and see to what must be on."""
         self._wake.set()
         self._changed()
 
+    def sighted(self) -> None:
+        """Others are seen, elsewhere or no more: those that are not reached are tried at once."""
+        seen = {one.node_id for one in self._finder.sightings()} if self._finder is not None else set()
+        for node_id, (_, link) in self._links.items():
+            if node_id in seen and link.state in (PeerState.OFFLINE, PeerState.UNHEALTHY):
+                link.poke()
+        self._changed()
+
     def _settings_changed(self, names: frozenset[str]) -> None:
         if names & {"share", "name"}:
             self.poke()
 
-    async def _follow(self) -> None:
+    async def _run(self) -> None:
+        await self._try_to_settle()
+        if self._finder is not None:
+            await self._finder.start()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._wake.wait()
             self._wake.clear()
-            try:
-                await self._settle()
-            except (OSError, QuorumError) as error:
-                log.warning("other computers can't reach this one: %s", error)
+            await self._try_to_settle()
+
+    async def _try_to_settle(self) -> None:
+        try:
+            await self._settle()
+        except (OSError, QuorumError) as error:
+            log.warning("other computers can't reach this one: %s", error)
 
     async def _settle(self) -> None:
         """Switch on and off what the settings, the pairings and an open pairing want. Raises OSError, QuorumError."""

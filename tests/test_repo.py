@@ -32,6 +32,7 @@ MIRRORED_ELSEWHERE = {
     "app/commands/control.py": "tests/app/test_cli_node.py",
     "app/commands/keys.py": "tests/app/test_cli_keys.py",
     "app/commands/listing.py": "tests/app/test_cli_node.py",
+    "app/commands/peers.py": "tests/app/test_cli_peers.py",
     "app/commands/serve.py": "tests/app/test_cli_node.py",
     "app/commands/selftest.py": "tests/app/test_cli_selftest.py",
     "app/commands/window_probe.py": "tests/app/test_cli_selftest.py",

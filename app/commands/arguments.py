@@ -10,6 +10,7 @@ from pathlib import Path
 from router import __version__
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+_INVITATION = re.compile(r"(\d{3})[ -]?(\d{3})@(\S+)")
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)\s*")
 
 
@@ -39,6 +40,14 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
     return int(text)
+
+
+def invitation(text: str) -> tuple[str, str]:
+    """``CODE@HOST[:PORT]`` as digits and address. Raises argparse.ArgumentTypeError."""
+    match = _INVITATION.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is not CODE@HOST; write e.g. 123456@192.168.1.20")
+    return match[1] + match[2], match[3]
 
 
 def data_dir(arguments: argparse.Namespace) -> Path:
@@ -100,6 +109,18 @@ def parser() -> argparse.ArgumentParser:
     instead = jobs.add_mutually_exclusive_group()
     instead.add_argument("--cancel", metavar="ID", help="cancel this job instead")
     instead.add_argument("--front", metavar="ID", help="let this waiting job be the next of its engine instead")
+
+    add("peers", "List the other computers: paired, or seen in the network.", listing)
+    pair = add(
+        "pair", "Pair with another computer: alone, show six digits; with CODE@HOST, join the one that does.", listing
+    )
+    pair.add_argument(
+        "invitation", metavar="CODE@HOST[:PORT]", nargs="?", type=invitation, help="what the other one shows"
+    )
+    pair.add_argument("--yes", action="store_true", help="accept whoever types the right digits, without a question")
+    pair.add_argument("--no-share", action="store_true", help="don't let it use this computer's models")
+    unpair = add("unpair", "End the pairing with another computer at once.", listing)
+    unpair.add_argument("peer", metavar="NAME|ID", help="as 'quorum peers' shows it")
 
     keys = add("keys", "Make, list or revoke the API keys of persons and programs.")
     actions = keys.add_subparsers(dest="action", metavar="add NAME|list|revoke NAME", required=True)

@@ -17,6 +17,7 @@ from router.web.guard import Guard, Sessions
 from router.web.jobs import JobRoutes
 from router.web.local import LocalRoutes
 from router.web.local_keys import KeyRoutes
+from router.web.local_peers import PeerRoutes, Peers
 from router.web.network import Network
 from router.web.ollama import OllamaRoutes
 from router.web.openai import OpenAIRoutes
@@ -30,8 +31,11 @@ from router.web.turnstile import Turnstile
 class Front:
     """Listens from ``start`` to ``stop``."""
 
-    def __init__(self, service: Service, sessions: Sessions, token: str, metrics: Metrics, tasks: Tasks) -> None:
+    def __init__(
+        self, service: Service, sessions: Sessions, token: str, metrics: Metrics, tasks: Tasks, peers: Peers
+    ) -> None:
         self._service = service
+        self._peers = peers
         self._tasks = tasks
         self._metrics = metrics
         self._sessions = sessions
@@ -83,6 +87,7 @@ class Front:
         JobRoutes(self._service, turnstile).add_to(app)
         LocalRoutes(self._service).add_to(app)
         KeyRoutes(self._service.access).add_to(app)
+        PeerRoutes(self._peers).add_to(app)
         page.add_to(app)
         self._listener = Listener(app, guard)
         settings = self._service.settings

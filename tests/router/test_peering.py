@@ -53,6 +53,9 @@ class LoopbackSurface:
             await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._context).start()
         return int(self._runner.addresses[0][1])
 
+    async def goodbye(self) -> None:
+        self.on = ["goodbye"]
+
     async def stop(self) -> None:
         self.on = []
         if self._runner is not None:
@@ -81,9 +84,11 @@ class FakeFinder:
         self.seen: tuple[Sight, ...] = ()
         self.shown: tuple[str, tuple[str, ...], int] | None = None
         self.running = False
+        self.started = asyncio.Event()
 
     async def start(self) -> None:
         self.running = True
+        self.started.set()
 
     async def stop(self) -> None:
         self.running = False
@@ -112,12 +117,16 @@ class FakeLink:
             models=[PeerModel(name="llama", resident=True), PeerModel(name="qwen")],
         )
         self.running = False
+        self.pokes = 0
 
     async def start(self) -> None:
         self.running = True
 
     async def stop(self) -> None:
         self.running = False
+
+    def poke(self) -> None:
+        self.pokes += 1
 
 
 class World:
@@ -132,6 +141,7 @@ class World:
         self.addresses = ["192.168.1.5"]
         self.changes = asyncio.Event()
         self.tasks = Tasks()
+        self.closed = False
         self.desk = PairingDesk(
             here.identity, here.trust, SystemClock(), lambda: self.peering.own(), self._desk_changed
         )
@@ -147,8 +157,12 @@ class World:
             tasks=self.tasks,
             name=lambda: name,
             changed=self.changes.set,
+            close=self._close,
             addresses=lambda: list(self.addresses),
         )
+
+    async def _close(self) -> None:
+        self.closed = True
 
     def _desk_changed(self) -> None:
         self.peering.poke()
@@ -169,7 +183,9 @@ class World:
 async def world(folder: Path, name: str) -> AsyncIterator[World]:
     async with computer(folder, name) as here:
         made = World(here, name)
-        await made.peering.start()
+        made.peering.start()
+        async with asyncio.timeout(BOUND_S):
+            await made.finder.started.wait()
         try:
             yield made
         finally:
@@ -259,7 +275,18 @@ async def test_stopping_ends_everything(tmp_path: Path) -> None:
         made.settings.update({"share": True})
         await made.here.trust.add(peer_of(OTHER))
         await settled(made)
-    assert (made.surface.on, made.finder.running, made.links[0].running) == ([], False, False)
+    assert (made.surface.on, made.finder.running, made.links[0].running, made.closed) == ([], False, False, True)
+
+
+async def test_a_computer_that_is_away_is_tried_as_soon_as_it_is_seen(one: World) -> None:
+    await one.here.trust.add(peer_of(OTHER))
+    await settled(one)
+    link = one.links[0]
+    for state, pokes in ((PeerState.HEALTHY, 0), (PeerState.OFFLINE, 1), (PeerState.UNHEALTHY, 2)):
+        link.state = state
+        one.finder.seen = (Sight(OTHER, "studio"), Sight(THIRD, "attic"))
+        one.peering.sighted()
+        assert link.pokes == pokes
 
 
 # -- who is listed

@@ -1,0 +1,75 @@
+"""Builds what ``peering`` composes: trust, pairing desk, peer surface, discovery and the lines to paired computers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from router.aio import Clock, Tasks
+from router.discovery import Discovery
+from router.identity import Identity
+from router.pairing import PairingDesk
+from router.peer_link import PeerLink
+from router.peer_tls import client_session
+from router.peering import Peering
+from router.store import Store
+from router.trust import Peer, Trust
+from router.web.peer import PeerSurface
+from router.web.service import Service
+
+
+async def open_peering(
+    service: Service,
+    identity: Identity,
+    store: Store,
+    data_dir: Path,
+    clock: Clock,
+    tasks: Tasks,
+    width: Callable[[str], int],
+    discovery: bool,
+) -> Peering:
+    """Read who is paired and put the parts together; ``Peering.start`` brings them up. ``discovery`` False: no mDNS."""
+    trust = Trust(store, identity, data_dir, clock)
+    await trust.open()
+    session = client_session()
+    desk = PairingDesk(identity, trust, clock, lambda: peering.own(), lambda: peering.poke())
+    finder = Discovery(
+        identity.node_id,
+        tasks,
+        clock,
+        changed=lambda: peering.sighted(),
+        paired=lambda: [peer.node_id for peer in trust.peers()],
+    )
+
+    def told() -> None:
+        service.view.changed("peers")
+
+    def link(peer: Peer) -> PeerLink:
+        return PeerLink(
+            peer,
+            own_id=identity.node_id,
+            session=session,
+            registry=service.registry,
+            tasks=tasks,
+            clock=clock,
+            changed=told,
+            sighted=finder.places,
+            moved=trust.moved,
+        )
+
+    peering = Peering(
+        identity=identity,
+        trust=trust,
+        desk=desk,
+        surface=PeerSurface(service, identity, trust, desk, tasks, width),
+        finder=finder if discovery else None,
+        link=link,
+        settings=service.settings,
+        tasks=tasks,
+        name=lambda: service.info().name,
+        changed=lambda: service.view.changed("peers"),
+        close=session.close,
+    )
+    service.view.peers = peering.infos
+    service.view.pairing = peering.pairing
+    return peering

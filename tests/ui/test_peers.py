@@ -1,0 +1,221 @@
+"""The Peers page: pairing from both sides, what is told of each computer, grants, unpairing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from router.node import Node
+from router.settings import NodeOptions, Value
+from router.states import PeerState
+from router.web.network import lan_addresses
+from router.wire_peers import PeerInfo
+from tests.fakes import ScriptedEngine
+from tests.ui.conftest import MakeNode, OpenPage, Watch
+
+pytestmark = pytest.mark.browser
+
+OUT = Path(__file__).resolve().parent.parent / "out"
+FITS = "document.documentElement.scrollWidth <= innerWidth"
+GIB = 2**30
+
+Other = Callable[[str], Awaitable[Node]]
+
+
+@pytest.fixture
+async def other(tmp_path: Path) -> AsyncIterator[Other]:
+    """Start another computer's node, beside the one of ``make_node``."""
+    if not [address for address in lan_addresses() if ":" not in address]:
+        pytest.skip("this computer has no address in a network")
+    nodes: list[Node] = []
+
+    async def make(name: str) -> Node:
+        given: dict[str, Value] = {"port": 0, "peer_port": 0, "builtin_engine": False, "find_models": False}
+        given |= {"engines": "http://127.0.0.1:9/v1", "name": name}
+        node = Node(NodeOptions(tmp_path / name, given, discovery=False, log_level="warning"))
+        await node.start()
+        nodes.append(node)
+        await node.ready()
+        return node
+
+    yield make
+    for node in nodes:
+        await node.stop()
+
+
+async def peers_page(open_page: OpenPage, node: Node, **more: Any) -> Page:
+    page = await open_page(node, "#/peers", **more)
+    await expect(page.get_by_role("heading", name="Peers", exact=True)).to_be_visible()
+    return page
+
+
+async def digits(page: Page) -> tuple[str, str]:
+    """Open pairing; the six digits and the address that the dialog shows."""
+    await page.get_by_role("button", name="Pair a computer").click()
+    command = page.get_by_role("dialog").locator("code")
+    await expect(command).to_contain_text("quorum pair ")
+    code, _, address = (await command.inner_text()).removeprefix("quorum pair ").partition("@")
+    assert len(code) == 6
+    return code, address
+
+
+async def type_digits(page: Page, code: str, address: str) -> None:
+    await page.get_by_role("button", name="Pair a computer").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_text("The other one").click()
+    await dialog.get_by_label("Its address").fill(address)
+    await dialog.get_by_label("Six digits that it shows").fill(code)
+    await dialog.get_by_role("button", name="Pair", exact=True).click()
+
+
+async def test_two_computers_are_paired_on_their_pages(
+    make_node: MakeNode, other: Other, open_page: OpenPage, engine: ScriptedEngine
+) -> None:
+    here, there = await make_node(engine, name="laptop", peer_port=0), await other("studio")
+    one, two = await peers_page(open_page, here), await peers_page(open_page, there)
+    await expect(one.get_by_text("Only this computer so far.")).to_be_visible()
+    code, address = await digits(two)
+    await type_digits(one, code, address)
+
+    asked = two.get_by_role("dialog")
+    await expect(asked.get_by_text("laptop typed the right digits.")).to_be_visible()
+    await expect(asked.get_by_label("Let laptop use this computer's models")).to_be_checked()
+    await asked.get_by_role("button", name="Accept").click()
+
+    for page, name in ((one, "studio"), (two, "laptop")):
+        await expect(page.get_by_role("dialog").get_by_text(f"Paired with {name}.")).to_be_visible()
+        await page.get_by_role("dialog").get_by_role("button", name="Done").click()
+        row = page.get_by_role("listitem").filter(has_text=name).first
+        await expect(row.get_by_role("switch", name="Use this computer's models")).to_be_checked()
+    assert (here.settings["share"], there.settings["share"]) == (True, True)
+
+
+async def test_wrong_digits_are_told_where_they_were_typed(
+    make_node: MakeNode, other: Other, open_page: OpenPage, engine: ScriptedEngine, watch: Watch
+) -> None:
+    here, there = await make_node(engine, name="laptop", peer_port=0), await other("studio")
+    one, two = await peers_page(open_page, here), await peers_page(open_page, there)
+    code, address = await digits(two)
+    watch.refused = 1
+    await type_digits(one, f"{(int(code) + 1) % 1_000_000:06}", address)
+    await expect(one.get_by_role("dialog").get_by_text("The code is wrong.")).to_be_visible()
+
+
+async def test_closing_the_dialog_takes_the_digits_back(
+    make_node: MakeNode, other: Other, open_page: OpenPage, engine: ScriptedEngine
+) -> None:
+    page = await peers_page(open_page, await other("studio"))
+    await digits(page)
+    async with page.expect_response("**/pairing/close") as closed:
+        await page.keyboard.press("Escape")
+    assert (await (await closed.value).json())["state"] == "closed"
+
+
+def a_peer(name: str, **more: Any) -> PeerInfo:
+    given: dict[str, Any] = {
+        "id": name.ljust(52, "a"),
+        "name": name,
+        "state": PeerState.HEALTHY,
+        "paired": True,
+        "may_use": True,
+        "addresses": ["192.168.1.20"],
+        "port": 7412,
+        "version": "0.1.0",
+        "width": 4,
+        "in_flight": 1,
+        "ram_total_bytes": 64 * GIB,
+        "ram_free_bytes": 20 * GIB,
+        "gpu": "GeForce RTX 4090",
+        "vram_total_bytes": 24 * GIB,
+        "vram_free_bytes": 6 * GIB,
+        "models": ["llama-3.1-8b", "qwen3-30b-a3b"],
+        "loaded": ["llama-3.1-8b"],
+        "latency_s": 0.0021,
+    }
+    return PeerInfo(**(given | more))
+
+
+def several() -> list[PeerInfo]:
+    return [
+        a_peer("studio"),
+        a_peer("attic", state=PeerState.OFFLINE, reason="It said goodbye 3 minutes ago.", latency_s=None, width=0),
+        a_peer("kitchen", state=PeerState.DISCOVERED, paired=False, models=[], loaded=[]),
+        a_peer("<img src=x onerror='window.hacked = 1'>", state=PeerState.DISCOVERED, paired=False),
+        a_peer("neighbour", state=PeerState.DISCOVERED, paired=False, ignored=True),
+    ]
+
+
+@pytest.mark.parametrize("look", ["light", "dark", "narrow"])
+async def test_the_page_says_how_all_computers_are(
+    make_node: MakeNode, open_page: OpenPage, engine: ScriptedEngine, look: str
+) -> None:
+    node = await make_node(engine)
+    node._view.peers = several
+    size = {"width": 390, "height": 844} if look == "narrow" else {"width": 1280, "height": 900}
+    page = await peers_page(open_page, node, viewport=size, dark=look == "dark")
+
+    await expect(page.get_by_text("3 computers, 1 model, attic is away.")).to_be_visible()
+    studio = page.get_by_role("listitem").filter(has_text="GeForce").filter(has_text="studio")
+    await expect(studio.get_by_text("1 of 4 running · 2 ms away")).to_be_visible()
+    await expect(studio.get_by_role("meter", name="GPU memory: 6.4 GB free of 26 GB")).to_be_visible()
+    await expect(page.get_by_text("It said goodbye 3 minutes ago.")).to_be_visible()
+    await expect(page.get_by_role("button", name="Pair with kitchen")).to_be_visible()
+    await expect(page.get_by_text("1 ignored")).to_be_visible()
+    assert await page.evaluate("window.hacked") is None
+    assert await page.evaluate(FITS)
+    OUT.mkdir(exist_ok=True)
+    await page.screenshot(path=OUT / f"peers-{look}.png")
+
+
+async def test_a_computer_is_unpaired_only_after_a_question(
+    make_node: MakeNode, open_page: OpenPage, engine: ScriptedEngine
+) -> None:
+    node = await make_node(engine)
+    node._view.peers = several
+    page = await peers_page(open_page, node)
+    asked: list[str] = []
+
+    async def answer(route: Any) -> None:
+        asked.append(route.request.method)
+        await route.fulfill(json=json.loads('{"name": "studio"}'))
+
+    await page.route("**/local/v1/peers/*", answer)
+    await page.get_by_role("button", name="Unpair studio").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert asked == []
+    await page.get_by_role("button", name="Unpair studio").click()
+    await page.get_by_role("dialog", name="Unpair studio?").get_by_role("button", name="Unpair").click()
+    await expect(page.get_by_text("studio is no longer paired.")).to_be_visible()
+    assert asked == ["DELETE"]
+
+
+async def test_a_refused_grant_springs_back(
+    make_node: MakeNode, open_page: OpenPage, engine: ScriptedEngine, watch: Watch
+) -> None:
+    node = await make_node(engine)
+    node._view.peers = several
+    page = await peers_page(open_page, node)
+    switch = page.get_by_role("switch", name="Load and unload them").first
+    watch.refused = 1
+    await switch.click()
+    await expect(page.get_by_text("This computer is not paired.")).to_be_visible()
+    await expect(switch).not_to_be_checked()
+
+
+async def test_who_asks_is_answered_on_the_page_wherever_the_digits_were_shown(
+    make_node: MakeNode, other: Other, open_page: OpenPage, engine: ScriptedEngine, watch: Watch
+) -> None:
+    here, there = await make_node(engine, name="laptop", peer_port=0), await other("studio")
+    page = await peers_page(open_page, there)
+    opened = await there._peering.open_pairing()
+    joining = await peers_page(open_page, here)
+    watch.refused = 1
+    await type_digits(joining, opened.code, opened.addresses[0])
+    await expect(page.get_by_role("dialog").get_by_text("laptop typed the right digits.")).to_be_visible()
+    await page.get_by_role("dialog").get_by_role("button", name="Refuse").click()
+    await expect(joining.get_by_role("dialog").get_by_text("declined")).to_be_visible()

@@ -129,7 +129,7 @@ class Library:
         if path not in self.added and not self._inside(path):
             self.added.append(path)
         await self.scan()
-        names = [name for name, model in self._models.items() if model.path == path or path in model.path.parents]
+        names = await asyncio.to_thread(_offered, dict(self._models), path)
         refused = {p: why for p, why in self._refused.items() if Path(p) == path or path in Path(p).parents}
         if not names and path in self.added:
             self.added.remove(path)
@@ -249,6 +249,13 @@ def _kind(path: Path) -> int | None:
         return stat.S_IFMT(path.stat().st_mode)
     except OSError:
         return None
+
+
+def _offered(models: Mapping[str, LibraryModel], path: Path) -> list[str]:
+    """The names under which what lies at or below ``path`` is offered, perhaps from another place already."""
+    places = [place.path for place in folder(path, "added")] if _kind(path) == stat.S_IFDIR else [path]
+    asked = {os.path.realpath(place) for place in places}
+    return [name for name, model in models.items() if os.path.realpath(model.path) in asked]
 
 
 def _stamp(path: Path) -> Stamp:

@@ -125,6 +125,17 @@ async def test_adding_a_file_or_a_folder_offers_it_from_then_on(library: Library
     assert library.added == [file, tmp_path / "b"]
 
 
+async def test_adding_what_is_offered_already_says_under_which_name(tmp_path: Path, home: Path) -> None:
+    starter = File().write(tmp_path / "starter" / "Starter.Q4.gguf")
+    library = Library(models_dir=tmp_path / "models", starter=starter, home=home, environ={})
+    known = File().write(home / ".lmstudio" / "models" / "org" / "repo" / "known.gguf")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "same.gguf").symlink_to(starter)
+    for path, name in ((known, "known"), (starter, STARTER_NAME), (tmp_path / "links", STARTER_NAME)):
+        added = await library.add(path)
+        assert (added.names, added.refused) == ([name], {})
+
+
 @pytest.mark.parametrize("what", ["missing.gguf", "empty", "bad.gguf"])
 async def test_what_offers_nothing_is_not_kept(library: Library, tmp_path: Path, what: str) -> None:
     (tmp_path / "empty").mkdir()

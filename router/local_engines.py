@@ -42,6 +42,7 @@ class LocalEngines:
         self._clock = clock
         self._transport: Transport | None = None
         self._library: Library | None = None
+        self._finder: EngineFinder | None = None
 
     async def start(self, own_addresses: Callable[[], frozenset[tuple[str, int]]]) -> None:
         """Bring up the built-in engine and begin to look for others."""
@@ -60,7 +61,7 @@ class LocalEngines:
             await library.scan()
             await self._roster.add(engine)
             library.start(self._tasks)
-        finder = EngineFinder(
+        finder = self._finder = EngineFinder(
             self._settings,
             transport,
             self._clock,
@@ -71,6 +72,20 @@ class LocalEngines:
         await finder.look()
         await self._roster.settled()
         finder.start(self._tasks)
+        self._settings.listen(self._settings_changed)
+
+    def _settings_changed(self, names: frozenset[str]) -> None:
+        """What was set counts at once, not at the next look."""
+        if self._finder is not None and "engines" in names:
+            self._tasks.spawn("find engines", self._finder.look())
+        if names & {"models_dir", "find_models"}:
+            self._tasks.spawn("look at folders", self._look_at_folders())
+
+    async def _look_at_folders(self) -> None:
+        if self._library is not None:
+            self._library.models_dir = await asyncio.to_thread(self._models_dir)
+            self._library.find_models = self._settings["find_models"]
+            await self._library.scan()
 
     def _appeared(self, engine: FoundEngine) -> None:
         self._roster.found(engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,8 +10,12 @@ import aiohttp
 import pytest
 
 from router.local_engines import STARTER, _starter
-from tests.fakes import ScriptedEngine
+from router.node import Node
+from router.settings import NodeOptions
+from router.wire import NodeInfo
+from tests.fakes import ScriptedEngine, happens
 from tests.router.conftest import MakeNode
+from tests.router.gguf_files import File
 
 
 def test_the_starter_model_is_where_the_environment_says(
@@ -60,3 +65,42 @@ async def test_an_engine_that_comes_and_goes_is_followed(
         json={"model": "fresh", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1},
     ) as reply:
         assert reply.status != 404
+
+
+async def test_engines_and_folders_count_from_the_moment_they_are_set(
+    tmp_path: Path, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("QUORUM_STARTER_MODEL", str(tmp_path / "none.gguf"))
+    File().write(home / ".lmstudio" / "models" / "org" / "repo" / "theirs.gguf")
+    File().write(tmp_path / "mine" / "mine.gguf")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "settings.json").write_text(
+        json.dumps({"engines": "http://127.0.0.1:9", "find_models": False})
+    )
+    node = Node(NodeOptions(tmp_path / "data", {"port": 0}, discovery=False, log_level="warning"))
+    await node.start()
+    try:
+        await node.ready()
+        wanted, came = 0, asyncio.Event()
+
+        def told(info: NodeInfo) -> None:
+            if info.models == wanted:
+                came.set()
+
+        node.on_info = told
+        steps: list[dict[str, object]] = [
+            {"engines": engine.url},
+            {"models_dir": str(tmp_path / "mine")},
+            {"find_models": True},
+        ]
+        for number, changes in enumerate(steps, 1):
+            wanted, came = number, asyncio.Event()
+            node.settings.update(changes)
+            await happens(came, 5)
+        wanted, came = 1, asyncio.Event()
+        node.settings.update({"engines": "http://127.0.0.1:9", "find_models": False})
+        await happens(came, 5)
+    finally:
+        await node.stop()

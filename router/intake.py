@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from ulid import ULID
 
 from router.aio import Clock
 from router.engines.base import Kind
-from router.errors import ModelNotFoundError, StoreError
+from router.errors import ModelNotFoundError, QuorumError, StoreError
 from router.jobs import Answer, Job, Origin
 from router.registry import Registry
 from router.scheduler import Scheduler
 from router.settings import Settings
 from router.web.canonical import Checked
+
+LOOK_AGAIN: Final = frozenset({"model_not_found", "no_holder_available"})
+"""What may have changed since the last look at the engines: one of them came, or came back."""
 
 
 class Ledger(Protocol):
@@ -104,7 +107,9 @@ class Intake:
             await self._room.require(len(job.body))
         try:
             self._enter(job)
-        except ModelNotFoundError:
+        except QuorumError as error:
+            if error.code not in LOOK_AGAIN or self._scheduler.stopping:
+                raise
             await self._repoll()
             self._enter(job)
         return job

@@ -23,12 +23,15 @@ class Door:
     def __init__(self) -> None:
         self.world = World()
         self.repolls = 0
+        self.back: MemoryEngine | None = None
         self.intake = Intake(
             self.world.scheduler, self.world.registry, Settings(None, {}), self.world.clock, self.repoll, self
         )
 
     async def repoll(self) -> None:
         self.repolls += 1
+        if self.back is not None:
+            self.world.look(self.back)
 
 
 @pytest.fixture
@@ -52,6 +55,25 @@ async def test_an_unknown_model_gets_one_more_look(door: Door) -> None:
     door.world.appear(MemoryEngine("f", ["new"]))
     await door.intake.submit(job)
     assert job.state is not JobState.QUEUED
+
+
+async def test_an_engine_that_was_away_gets_one_more_look_before_its_model_is_refused(door: Door) -> None:
+    engine = door.world.registry.engines["e"]
+    assert isinstance(engine, MemoryEngine)
+    door.world.look(engine, ready=False, detail="It is away.")
+    with pytest.raises(QuorumError, match="It is away") as raised:
+        await door.intake.submit(door.intake.job(CHECKED, Origin.API))
+    assert (raised.value.code, door.repolls) == ("no_holder_available", 1)
+    door.back = engine
+    job = await door.intake.submit(door.intake.job(CHECKED, Origin.API))
+    assert job.state is not JobState.QUEUED
+
+
+async def test_a_node_that_stops_looks_at_nothing(door: Door) -> None:
+    door.world.scheduler.stop_accepting()
+    with pytest.raises(QuorumError, match="stopping"):
+        await door.intake.submit(door.intake.job(CHECKED, Origin.API))
+    assert door.repolls == 0
 
 
 async def test_a_client_that_leaves_cancels_its_job(door: Door) -> None:

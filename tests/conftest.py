@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 STARTER = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # tests leave the developer's own keyring alone
+
 
 @pytest.fixture(scope="session")
 def starter_model() -> Path:

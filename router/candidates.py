@@ -11,7 +11,7 @@ from typing import Final
 
 from router import placement
 from router.engines.base import Kind
-from router.errors import ModelNotFoundError, QuorumError
+from router.errors import BadRequestError, ModelNotFoundError, QuorumError
 from router.jobs import Job, Origin
 from router.lanes import Lane
 from router.placement import Decision, Word
@@ -51,7 +51,7 @@ class Candidates:
         return max(width, EMBEDDING_WIDTH) if embedding else max(1, width - self._registry.others(engine))
 
     def place(self, job: Job, mode: NodeMode) -> Decision:
-        """Decide who runs ``job``; notes its digest. Raises ModelNotFoundError."""
+        """Decide who runs ``job``; notes its digest. Raises as ``holders`` does."""
         holders = self.holders(job)
         if not holders:
             raise ModelNotFoundError(job.model)
@@ -63,8 +63,13 @@ class Candidates:
         return placement.place(views, frozenset(job.tried), self._route())
 
     def holders(self, job: Job) -> list[Holder]:
-        """The holders of the job's model with what rules each of them out for this job."""
+        """The holders of the job's model with what rules each of them out for this job.
+
+        Raises ModelNotFoundError, and BadRequestError when it has images and none of them takes any.
+        """
         found = self._registry.find(job.model, job.kind)
+        if job.sees:
+            found = _seeing(job, found)
         if all(holder.local for holder in found):
             return found
         if job.origin is Origin.PEER:
@@ -94,7 +99,7 @@ class Candidates:
         """
         try:
             holders = self.holders(job)
-        except ModelNotFoundError:
+        except QuorumError:
             return None
         for holder in holders:
             if holder.engine == lane.engine and holder.blocked is None and lane.view(holder, None).free:
@@ -102,6 +107,13 @@ class Candidates:
                     return None
                 return not holder.warm
         return None
+
+
+def _seeing(job: Job, found: list[Holder]) -> list[Holder]:
+    if all(holder.blind for holder in found):
+        hint = "Choose a model with vision: the Models page shows which have it."
+        raise BadRequestError(f"The model '{job.model}' can't see images.", hint, field="messages")
+    return [replace(h, blocked=Word.UNFIT, detail="It can't see images.") if h.blind else h for h in found]
 
 
 def refusal(job: Job, decision: Decision) -> QuorumError:

@@ -96,6 +96,7 @@ class Intake:
             key_id=key_id,
             chat_id=chat_id,
             keep=keep,
+            sees="vision" in checked.needs,
             max_attempts=self._settings["max_attempts"],
             keep_alive_s=keep_alive_s,
             answer=Answer(keep=keep),

@@ -174,7 +174,8 @@ class Answer:
 class Job:
     """One accepted request. Wall times are Unix seconds, ``*_mono`` ones are the monotonic clock's.
 
-    A ``held`` job waits outside the lanes until ``Scheduler.release``. ``webhook`` is a ``webhooks.Hook`` as JSON.
+    ``sees``: it has images. A ``held`` job waits outside the lanes until ``Scheduler.release``. ``webhook`` is a
+    ``webhooks.Hook`` as JSON.
     ``peer_try`` is what a paired computer calls it: its node id, its job, the number of its try.
     """
 
@@ -192,6 +193,7 @@ class Job:
     chat_id: str | None = None
     keep: bool = False
     batch: bool = False
+    sees: bool = False
     max_attempts: int = 3
     deadline_s: float | None = None
     keep_alive_s: float | None = None

@@ -28,7 +28,8 @@ _UNKNOWN: dict[str, Any] = {"resident": False, "loading_pct": None, "memory_byte
 class Holder:
     """One engine that has one model. ``model`` is the engine's own name of it.
 
-    Of another computer ``others`` counts the jobs there that this node did not send; ``width`` is its own.
+    Of another computer ``others`` counts the jobs there that this node did not send; ``width`` is its own. ``blind``:
+    it is known to take no images.
     """
 
     node: str
@@ -43,6 +44,7 @@ class Holder:
     detail: str = ""
     others: int = 0
     width: int = 0
+    blind: bool = False
 
 
 @dataclass(slots=True)
@@ -186,6 +188,7 @@ class Registry:
             detail=detail,
             others=self.others(engine_id),
             width=snapshot.width,
+            blind=engine.kind == "builtin" and "vision" not in model.capabilities,
         )
 
     def _blocked(self, engine_id: str, model: EngineModel) -> tuple[Word | None, str]:

@@ -27,6 +27,8 @@ FRESH_S: Final = 5.0
 CRASH_SEEN_S: Final = 0.5
 MAX_SLOTS: Final = 16
 ERROR_MAX_BYTES: Final = 64 * 1024
+# A text too long for an embedder; an image or sound for a model without a projector.
+THE_REQUESTS: Final = (b"too large to process", b"input is not supported")
 
 
 class LlamaEngine:
@@ -339,13 +341,13 @@ def _told_again(fault: EngineFault) -> EngineFault:
 
 
 async def _judged(reply: Reply) -> Reply:
-    """A text too long for the embedder is the request's fault, whatever llama.cpp says: nobody should try it again."""
+    """What is the request's fault is told as such, whatever llama.cpp says: nobody should try it again."""
     body = bytearray()
     async for chunk in reply.chunks:
         body += chunk
         if len(body) > ERROR_MAX_BYTES:
             break
-    status = 400 if b"too large to process" in body else 500
+    status = 400 if any(fault in body for fault in THE_REQUESTS) else 500
     return Reply(status, reply.content_type, _only(bytes(body)))
 
 

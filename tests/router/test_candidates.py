@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.engines.base import Kind
-from router.errors import ModelNotFoundError, QuorumError
+from router.errors import BadRequestError, ModelNotFoundError, QuorumError
 from router.health import BUDGET_LEAST, Failure
 from router.jobs import Job, Origin
 from router.states import JobState, NodeMode
@@ -141,3 +141,23 @@ def test_a_request_that_nobody_can_take_says_why_of_each() -> None:
     with pytest.raises(QuorumError, match=r"peer-p1: unhealthy, peer-p2: paused.*It is offline") as raised:
         world.submit()
     assert raised.value.code == "no_holder_available"
+
+
+class BuiltIn(MemoryEngine):
+    """An engine that knows what its models can do: answer text."""
+
+    kind = "builtin"
+
+
+def test_images_for_a_model_that_is_known_to_see_none_are_refused_at_once() -> None:
+    world = World(BuiltIn())
+    with pytest.raises(BadRequestError, match="'m' can't see images") as caught:
+        world.submit(sees=True)
+    assert (caught.value.status, world.scheduler.jobs) == (400, {})
+    assert world.submit().state is JobState.LOADING
+
+
+def test_images_go_to_the_holder_that_may_see_them() -> None:
+    world = World(BuiltIn("e"), MemoryEngine("f"))
+    job = world.submit(sees=True)
+    assert (at(job), words(job)["e"]) == ("f", "unfit")

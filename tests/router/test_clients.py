@@ -67,6 +67,21 @@ async def test_openai_lists_answers_and_streams(openai_client: openai.AsyncOpenA
     assert usage.completion_tokens == whole.usage.completion_tokens
 
 
+async def test_an_image_for_a_model_that_sees_none_is_refused_before_the_engine_is_asked(
+    openai_client: openai.AsyncOpenAI, ollama_client: ollama.AsyncClient
+) -> None:
+    dot = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    parts = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{dot}"}},
+    ]
+    with pytest.raises(openai.BadRequestError, match="can't see images"):
+        await openai_client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}])  # type: ignore[arg-type,list-item,misc]
+    with pytest.raises(ollama.ResponseError, match="can't see images") as caught:
+        await ollama_client.chat(MODEL, [{"role": "user", "content": "What is it?", "images": [dot]}])
+    assert caught.value.status_code == 400
+
+
 async def test_openai_completions_json_answers_and_offered_tools(openai_client: openai.AsyncOpenAI) -> None:
     completion = await openai_client.completions.create(model=MODEL, prompt="The capital of France is", max_tokens=8)
     assert completion.choices[0].text

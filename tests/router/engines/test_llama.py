@@ -100,6 +100,14 @@ async def test_a_text_too_long_for_the_embedder_is_the_requests_fault(engine: Ll
     assert b"too large" in told
 
 
+async def test_sound_for_a_model_that_hears_none_is_the_requests_fault(engine: LlamaEngine) -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+    async with engine.call(chat(stream=False, messages=[{"role": "user", "content": [sound]}])) as reply:
+        told = b"".join([chunk async for chunk in reply.chunks])
+    assert reply.status == 400
+    assert b"audio input is not supported" in told
+
+
 async def test_leaving_a_stream_stops_the_generation_within_100_ms(engine: LlamaEngine, transport: Transport) -> None:
     await engine.load(MODEL)
     copy = replica(engine)

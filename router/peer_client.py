@@ -67,6 +67,11 @@ class PeerClient:
         self._json = {**self._headers, hdrs.CONTENT_TYPE: "application/json"}
         self._timeouts: dict[float, ClientTimeout] = {}
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those of a call with a JSON body, the secret among them."""
+        return self._json
+
     @asynccontextmanager
     async def open(
         self,

@@ -99,10 +99,13 @@ class PeerLink:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._registry.remove(self.engine.id)
+        await self.engine.stop()
 
     def poke(self, *, anew: bool = False) -> None:
         """Try at once, because something changed: it was sighted. ``anew``: this machine slept, the stream is void."""
         self._wake.set()
+        if anew:
+            self.engine.drop_connections()
         if anew and self._reading is not None:
             with contextlib.suppress(RuntimeError):
                 self._reading.reschedule(asyncio.get_running_loop().time())

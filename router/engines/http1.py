@@ -34,7 +34,7 @@ class StaleError(Exception):
     """A kept connection had been closed by the engine before the request reached it."""
 
 
-class _Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection: a request at a time, its answer's head as a future, its body pushed or collected."""
 
     def __init__(self, place: _Place) -> None:
@@ -182,10 +182,10 @@ class _Connection(asyncio.BufferedProtocol):
         return EngineFault(f"The engine at {self.place[0]}:{self.place[1]} {self.fault} in the middle of its answer.")
 
 
-class _Http1Reply(Reply):
+class Http1Reply(Reply):
     """An answer whose bytes are pushed from the socket's callback."""
 
-    def __init__(self, connection: _Connection, status: int) -> None:
+    def __init__(self, connection: Connection, status: int) -> None:
         kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
         super().__init__(status, kind, self._pull(), connection.headers)
         self._connection = connection
@@ -202,6 +202,15 @@ class _Http1Reply(Reply):
         await connection.done
         if connection.fault and connection.took is not None:
             raise connection.middle()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it came to its end without ``took`` having said that it is one."""
+        return self._connection.took is not None
+
+    def abort(self, why: str) -> None:
+        """Give it up: whoever reads it gets a fault."""
+        self._connection.broke(why)
 
     async def _pull(self) -> AsyncIterator[bytes]:
         connection = self._connection
@@ -232,7 +241,7 @@ class Http1Transport:
 
     def __init__(self, general: HttpTransport) -> None:
         self._general = general
-        self._idle: dict[_Place, list[_Connection]] = {}
+        self._idle: dict[_Place, list[Connection]] = {}
         self._heads: dict[tuple[str, URL, tuple[tuple[str, str], ...]], bytes] = {}
 
     async def close(self) -> None:
@@ -274,11 +283,11 @@ class Http1Transport:
         connection, status = await self._send((url.host, url.port), request, connect_s)
         try:
             _refuse_odd(connection, status)
-            yield _Http1Reply(connection, status)
+            yield Http1Reply(connection, status)
         finally:
             self._give_back(connection)
 
-    async def _send(self, place: _Place, request: bytes, connect_s: float) -> tuple[_Connection, int]:
+    async def _send(self, place: _Place, request: bytes, connect_s: float) -> tuple[Connection, int]:
         while True:
             connection = self._kept(place)
             fresh = connection is None
@@ -294,17 +303,17 @@ class Http1Transport:
                 connection.broke("left")
                 raise
 
-    async def _connect(self, place: _Place, connect_s: float) -> _Connection:
+    async def _connect(self, place: _Place, connect_s: float) -> Connection:
         try:
             async with asyncio.timeout(connect_s):
-                _, connection = await asyncio.get_running_loop().create_connection(lambda: _Connection(place), *place)
+                _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(place), *place)
         except TimeoutError:
             raise EngineFault(f"The engine at {place[0]}:{place[1]} does not answer.") from None
         except OSError:
             raise EngineFault(f"Nothing listens at {place[0]}:{place[1]}.") from None
         return connection
 
-    def _kept(self, place: _Place) -> _Connection | None:
+    def _kept(self, place: _Place) -> Connection | None:
         """The connection used last, unless the engine may be closing it by now."""
         idle = self._idle.get(place)
         now = asyncio.get_running_loop().time()
@@ -315,7 +324,7 @@ class Http1Transport:
             connection.broke("closed")
         return None
 
-    def _give_back(self, connection: _Connection) -> None:
+    def _give_back(self, connection: Connection) -> None:
         transport = connection.transport
         if not connection.complete or not connection.keep or connection.parts or transport is None:
             connection.broke("left")
@@ -342,7 +351,7 @@ class Http1Transport:
         return head
 
 
-def _refuse_odd(connection: _Connection, status: int) -> None:
+def _refuse_odd(connection: Connection, status: int) -> None:
     """Redirects and compressed answers are not accepted."""
     where = f"The engine at {connection.place[0]}:{connection.place[1]}"
     if 300 <= status < 400:

@@ -9,20 +9,21 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-import aiohttp
 import msgspec
 
 from router.engines.base import Call, EngineModel, EngineSnapshot, Kind, Reply
 from router.engines.peer_stream import PeerStream
+from router.engines.peer_transport import PeerReply, PeerTransport
 from router.errors import CODES, EngineFault
 from router.health import Failure, Health
-from router.peer_client import PeerClient, PeerFault, decoded, small
+from router.peer_client import CONNECT_S, REFUSAL_MAX_BYTES, PeerClient, PeerFault, decoded
 from router.wire_snapshot import PeerModel, PeerSnapshot, one_line
 
+RUN: Final = "/peer/v1/run"
 ACCEPT_S: Final = 2.0
 QUIET_FIRST_S: Final = 3.0
 QUIET_S: Final = 8.0
-REST_S: Final = 0.05
+REFUSAL_S: Final = 0.5
 ID_LETTERS: Final = 12
 SENTENCE_MAX: Final = 300
 
@@ -44,6 +45,7 @@ class PeerEngine:
         self._health = health
         self._update = update
         self._look = _UNKNOWN
+        self._transport = PeerTransport(self.label, client.peer.certificate_sha256, client.headers)
 
     @property
     def url(self) -> str:
@@ -58,7 +60,12 @@ class PeerEngine:
         """Nothing to do: the link tells what is there."""
 
     async def stop(self) -> None:
-        """Nothing to do: the link and the session belong to the node."""
+        """Close the connections that are kept; what runs goes on."""
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """The kept connections are void: this machine slept, or the peer is let go."""
+        self._transport.close()
 
     async def poll(self) -> EngineSnapshot:
         """What is known now; the peer tells of changes by itself."""
@@ -91,17 +98,12 @@ class PeerEngine:
     async def call(self, call: Call) -> AsyncIterator[Reply]:
         """Send one request; leaving the block before the end closes the connection, which cancels it there."""
         try:
-            answer_by = asyncio.get_running_loop().time() + ACCEPT_S
-            async with self.client.open("POST", "/peer/v1/run", body=_request(call), answer_s=ACCEPT_S) as response:
-                if response.status != 200:
-                    raise await self._refused(response, call)
-                kind = "text/event-stream" if call.stream else "application/json"
-                reply = Reply(200, kind, _nothing())
-                stream = PeerStream(self.label, call, reply, lambda: self._health.succeeded(self.id, call.model))
-                source = _Source(response, self.label)
-                while not stream.accepted:
-                    stream.feed(await source.read(answer_by - source.now(), accepted=False))
-                reply.chunks = self._chunks(stream, source)
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(ACCEPT_S):
+                        reply = await self._accepted(stack, call)
+                except TimeoutError:
+                    raise PeerFault(f"{self.label} did not take the request in time.", Failure.SILENT) from None
                 yield reply
         except PeerFault as fault:
             if fault.code == "model_not_found":
@@ -110,26 +112,29 @@ class PeerEngine:
                 self._health.failed(self.id, call.model, fault.failure, fault.message)
             raise
 
-    async def _chunks(self, stream: PeerStream, source: _Source) -> AsyncIterator[bytes]:
-        while True:
-            if out := stream.take():
-                yield out
-            if stream.ended:
-                await source.rest()
-                return
-            if stream.fault is not None:
-                raise stream.fault
-            stream.feed(await source.read(QUIET_S if stream.content else QUIET_FIRST_S))
+    async def _accepted(self, stack: contextlib.AsyncExitStack, call: Call) -> PeerReply:
+        """The answer, once the peer has taken the request; ``stack`` gets what must be closed. Raises PeerFault."""
+        posting = self._transport.post(self.client.place, RUN, _request(call), CONNECT_S)
+        source = await stack.enter_async_context(posting)
+        if source.status != 200:
+            raise await self._refused(source, call)
+        kind = "text/event-stream" if call.stream else "application/json"
+        reply = PeerReply(self.label, kind, source, (QUIET_FIRST_S, QUIET_S))
+        reply.stream = PeerStream(self.label, call, reply, lambda: self._health.succeeded(self.id, call.model))
+        await reply.accepted()
+        return reply
 
-    async def _refused(self, response: aiohttp.ClientResponse, call: Call) -> PeerFault:
+    async def _refused(self, source: Reply, call: Call) -> PeerFault:
         """The peer took no job. What it says is passed on, what its status means is decided here."""
-        try:
-            async with asyncio.timeout(ACCEPT_S):
-                said = decoded(await small(response))
-        except TimeoutError:
-            said = None
-        status = response.status
-        code, message = _said(said)
+        body = bytearray()
+        with contextlib.suppress(TimeoutError, EngineFault):
+            async with asyncio.timeout(REFUSAL_S):
+                async for data in source.chunks:
+                    body += data
+                    if len(body) > REFUSAL_MAX_BYTES:
+                        break
+        status = source.status
+        code, message = _said(decoded(bytes(body)))
         message = message or f"{self.label} answered {status}."
         if status in (401, 403):
             self.show(replace(self._look, ready=False, trusted=False, detail=message))
@@ -149,36 +154,6 @@ class PeerEngine:
         left = tuple(held for held in self._look.models if held.name != model)
         if len(left) < len(self._look.models):
             self.show(replace(self._look, models=left))
-
-
-class _Source:
-    """Bytes of one answer, each read in bounded time."""
-
-    def __init__(self, response: aiohttp.ClientResponse, label: str) -> None:
-        self._content = response.content
-        self._label = label
-        self.now = asyncio.get_running_loop().time
-
-    async def read(self, limit_s: float, *, accepted: bool = True) -> bytes:
-        """What came. Raises PeerFault at the end, at a break, and when nothing comes for ``limit_s`` seconds."""
-        try:
-            async with asyncio.timeout(limit_s):
-                data = await self._content.readany()
-        except TimeoutError:
-            if not accepted:
-                raise PeerFault(f"{self._label} did not take the request in time.", Failure.SILENT) from None
-            raise PeerFault(f"{self._label} said nothing for {limit_s:g} s.", Failure.SILENT) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise PeerFault(f"The connection to {self._label} broke.", Failure.BROKEN) from error
-        if not data:
-            raise PeerFault(f"{self._label} closed the stream before its end.", Failure.BROKEN)
-        return data
-
-    async def rest(self) -> None:
-        """Read the end of the answer, so that the connection can serve again."""
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError, ValueError):
-            async with asyncio.timeout(REST_S):
-                await self._content.readany()
 
 
 class _Run(msgspec.Struct):
@@ -250,9 +225,3 @@ def _model(model: PeerModel) -> EngineModel:
         source=model.engine_kind,
         problem=model.problem,
     )
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    """No bytes: stands in until the answer is accepted."""
-    return
-    yield b""

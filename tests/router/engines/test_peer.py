@@ -340,7 +340,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 BAD: dict[str, tuple[Script, str]] = {
     "closes": (closes, "closed the connection"),
     "resets": (resets, "closed the connection"),
-    "hangs": (hangs, "did not answer in time"),
+    "hangs": (hangs, "did not take the request"),
     "hangs after headers": (hangs_after_headers, "did not take the request"),
     "beats instead of accepting": (beats_instead_of_accepting, "accept the request first"),
     "freezes after accepting": (freezes_after_accepting, "said nothing"),
@@ -363,7 +363,7 @@ BAD: dict[str, tuple[Script, str]] = {
     "compressed": (answers(HEAD + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"), "compressed"),
     "short length": (answers(HEAD + b"Content-Length: 900\r\n\r\n: accepted\n\n"), "said nothing"),
     "wrong chunk": (answers(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n: accepted\n\n"), "broke|HTTP"),
-    "endless header": (answers(HEAD + b"X: " + b"a" * 100_000 + b"\r\n\r\n"), "HTTP"),
+    "endless header": (answers(HEAD + b"X: " + b"a" * 1_000_000 + b"\r\n\r\n"), "HTTP|endless head"),
 }
 
 
@@ -422,7 +422,7 @@ async def test_a_peer_that_did_not_accept_in_time_is_left_alone_at_once(
 async def test_a_stopped_program_behind_an_open_port_costs_one_timeout(side: Side) -> None:
     async with frozen() as port:
         side.engine.client.place = ("127.0.0.1", port)
-        with pytest.raises(EngineFault, match="did not answer in time"):
+        with pytest.raises(EngineFault, match="in time"):
             await side.run()
     assert side.out
 

@@ -1,0 +1,242 @@
+"""The streaming path to one peer: the connections of ``http1`` inside TLS, each compared with the pin before its use.
+
+Small exchanges and the state stream go through ``peer_client``; here a chunk goes from the socket's callback through
+the checks and the relay to the client's socket in one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from router.engines.base import Reply
+from router.engines.http1 import Connection, Http1Reply, StaleError
+from router.engines.peer_stream import PeerStream
+from router.errors import EngineFault
+from router.health import Failure
+from router.peer_client import PeerFault, Place
+from router.peer_tls import client_context
+
+KEEP_ALIVE_S: Final = 60.0
+IDLE_MAX: Final = 256
+REST_S: Final = 0.05
+
+
+class PeerTransport:
+    """Connections to one peer, kept between requests. ``close`` when it is let go."""
+
+    def __init__(self, name: str, certificate_sha256: bytes, headers: dict[str, str]) -> None:
+        lines = "".join(f"{field}: {value}\r\n" for field, value in headers.items())
+        self._name = name
+        self._pin = certificate_sha256
+        self._head = f"{lines}Content-Length: ".encode("latin-1", "replace")
+        self._context: ssl.SSLContext | None = None
+        self._idle: list[Connection] = []
+
+    def close(self) -> None:
+        """Close what is kept; what runs goes on."""
+        for connection in self._idle:
+            connection.broke("closed")
+        self._idle.clear()
+
+    @asynccontextmanager
+    async def post(self, place: Place, path: str, body: bytes, connect_s: float) -> AsyncIterator[Http1Reply]:
+        """The head of the answer; the caller bounds the time. Leaving early closes the connection. Raises PeerFault."""
+        host = f"[{place[0]}]" if ":" in place[0] else place[0]
+        line = f"POST {path} HTTP/1.1\r\nHost: {host}:{place[1]}\r\n".encode()
+        connection, status = await self._send(place, line + self._head + b"%d\r\n\r\n" % len(body) + body, connect_s)
+        try:
+            if 300 <= status < 400:
+                raise PeerFault(f"{self._name} answered with a redirect, which is never followed.", Failure.BROKEN)
+            if connection.headers.get("content-encoding", "identity").lower() != "identity":
+                raise PeerFault(f"{self._name} sent a compressed answer, not asked for.", Failure.BROKEN)
+            yield Http1Reply(connection, status)
+        finally:
+            self._give_back(connection)
+
+    async def _send(self, place: Place, request: bytes, connect_s: float) -> tuple[Connection, int]:
+        while True:
+            connection = self._kept(place)
+            fresh = connection is None
+            if connection is None:
+                connection = await self._connect(place, connect_s)
+            try:
+                return connection, await connection.send(request)
+            except StaleError:
+                connection.broke("closed")
+                if fresh:
+                    raise PeerFault(f"{self._name} closes every connection.", Failure.BROKEN) from None
+            except EngineFault as fault:
+                connection.broke("left")
+                raise PeerFault(f"{self._name} {connection.fault} without an answer.", Failure.BROKEN) from fault
+            except BaseException:
+                connection.broke("left")
+                raise
+
+    async def _connect(self, place: Place, connect_s: float) -> Connection:
+        if self._context is None:
+            self._context = client_context()
+        try:
+            async with asyncio.timeout(connect_s):
+                transport, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(place),
+                    *place,
+                    ssl=self._context,
+                    server_hostname="quorum",
+                    ssl_handshake_timeout=2 * connect_s,
+                )
+        except TimeoutError:
+            raise PeerFault(f"{self._name} did not answer in time.", Failure.SILENT) from None
+        except (OSError, ValueError) as error:
+            raise PeerFault(f"{self._name} can't be reached.", Failure.UNREACHABLE) from error
+        certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
+        if not hmac.compare_digest(hashlib.sha256(certificate).digest(), self._pin):
+            connection.broke("shows another certificate")
+            raise PeerFault(
+                f"Another computer answers at the address of {self._name}.",
+                Failure.SILENT,
+                "Its certificate is not the one that was paired; if it was set up anew, pair it again.",
+            )
+        return connection
+
+    def _kept(self, place: Place) -> Connection | None:
+        """The connection used last, if it is still open and leads there."""
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection = self._idle.pop()
+            usable = connection.transport is not None and now - connection.idle_since < KEEP_ALIVE_S
+            if usable and connection.place == place:
+                return connection
+            connection.broke("closed")
+        return None
+
+    def _give_back(self, connection: Connection) -> None:
+        transport = connection.transport
+        if not connection.complete or not connection.keep or connection.parts or transport is None:
+            connection.broke("left")
+            return
+        transport.resume_reading()
+        connection.idle_since = asyncio.get_running_loop().time()
+        self._idle.append(connection)
+        if len(self._idle) > IDLE_MAX:
+            self._idle.pop(0).broke("closed")
+
+
+class PeerReply(Reply):
+    """A peer's answer after the checks of ``PeerStream``; silence ends it. ``quiet_s``: before content, after it."""
+
+    def __init__(self, label: str, kind: str, source: Http1Reply, quiet_s: tuple[float, float]) -> None:
+        super().__init__(200, kind, self._pull())
+        self.stream: PeerStream | None = None
+        self._label = label
+        self._source = source
+        self._quiet_s = quiet_s
+        self._paused = False
+        self._silent = False
+        self._heard = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def _checked(self) -> PeerStream:
+        assert self.stream is not None  # noqa: S101 - set before the reply is handed out
+        return self.stream
+
+    async def accepted(self) -> None:
+        """Until the peer has taken the request; the caller bounds the time. Raises PeerFault."""
+        while not self._checked.accepted:
+            self._checked.feed(await self._read())
+
+    async def _read(self) -> bytes:
+        try:
+            return await anext(self._source.chunks)
+        except StopAsyncIteration:
+            raise self._ended() from None
+        except PeerFault:
+            raise
+        except EngineFault as fault:
+            raise PeerFault(f"The connection to {self._label} broke.", Failure.BROKEN) from fault
+
+    def _ended(self) -> PeerFault:
+        return PeerFault(f"{self._label} closed the stream before its end.", Failure.BROKEN)
+
+    @property
+    def _limit_s(self) -> float:
+        return self._quiet_s[self._checked.content]
+
+    async def each(self, took: Callable[[bytes], bool]) -> None:
+        stream = self._checked
+        if (out := stream.take()) and took(out):
+            return
+        if stream.fault is not None:
+            raise stream.fault
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+
+        def came(data: bytes) -> bool:
+            self._heard = loop.time()
+            stream.feed(data)
+            if (out := stream.take()) and took(out):
+                return True
+            if stream.fault is not None:
+                raise stream.fault
+            return stream.ended
+
+        self._watch = loop.call_later(self._limit_s, self._look)
+        try:
+            await self._source.each(came)
+        except PeerFault:
+            raise
+        except EngineFault as fault:
+            if self._silent:
+                raise PeerFault(f"{self._label} said nothing for {self._limit_s:g} s.", Failure.SILENT) from None
+            raise PeerFault(f"The connection to {self._label} broke.", Failure.BROKEN) from fault
+        finally:
+            self._watch.cancel()
+        if not stream.ended and self._source.unfinished:
+            raise self._ended()
+
+    def _look(self) -> None:
+        """Nothing for too long ends it, unless it is this side that does not read."""
+        loop = asyncio.get_running_loop()
+        if self._paused:
+            self._heard = loop.time()
+        left_s = self._heard + self._limit_s - loop.time()
+        if left_s > 0.001:
+            self._watch = loop.call_later(left_s, self._look)
+            return
+        self._silent = True
+        self._source.abort("fell silent")
+
+    async def _pull(self) -> AsyncIterator[bytes]:
+        stream = self._checked
+        while True:
+            if out := stream.take():
+                yield out
+            if stream.ended:
+                with contextlib.suppress(TimeoutError, EngineFault):
+                    async with asyncio.timeout(REST_S):
+                        async for _ in self._source.chunks:  # the end of the answer: the connection serves again
+                            pass
+                return
+            if stream.fault is not None:
+                raise stream.fault
+            try:
+                async with asyncio.timeout(self._limit_s):
+                    data = await self._read()
+            except TimeoutError:
+                raise PeerFault(f"{self._label} said nothing for {self._limit_s:g} s.", Failure.SILENT) from None
+            stream.feed(data)
+
+    def pause(self) -> None:
+        self._paused = True
+        self._source.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        self._source.resume()

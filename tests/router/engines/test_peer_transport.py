@@ -1,0 +1,108 @@
+"""Connections to a peer: pinned, kept, given back whole; what is not read in time is not taken for silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from router.engines.base import Call, Kind
+from router.engines.peer_stream import PeerStream
+from router.engines.peer_transport import PeerReply, PeerTransport
+from router.health import Failure
+from router.peer_client import PeerFault
+from router.trust import fingerprint_of
+from tests.fakes import BOUND_S, DONE, chunk
+from tests.fakes_peer import ScriptedPeer, Talk
+
+RUN = "/peer/v1/run"
+BODY = b'{"stream": true}'
+
+
+@pytest.fixture
+async def studio(tmp_path: Path) -> AsyncIterator[ScriptedPeer]:
+    async with ScriptedPeer(tmp_path / "studio") as scripted:
+        yield scripted
+
+
+@pytest.fixture
+async def transport(studio: ScriptedPeer) -> AsyncIterator[PeerTransport]:
+    made = PeerTransport("studio", fingerprint_of(studio.node_id), {"Authorization": "Quorum own secret"})
+    yield made
+    made.close()
+
+
+async def whole(transport: PeerTransport, studio: ScriptedPeer) -> bytes:
+    async with transport.post(("127.0.0.1", studio.port), RUN, BODY, 1.0) as source:
+        return b"".join([data async for data in source.chunks])
+
+
+async def test_a_finished_connection_is_used_again_until_closed(transport: PeerTransport, studio: ScriptedPeer) -> None:
+    for _ in range(3):
+        assert DONE in await whole(transport, studio)
+    assert studio.connections == 1
+    assert studio.asked[0].headers["authorization"] == "Quorum own secret"
+    assert studio.asked[0].body == BODY
+    transport.close()
+    await whole(transport, studio)
+    assert studio.connections == 2
+
+
+async def test_a_kept_connection_is_not_used_for_another_place(
+    transport: PeerTransport, studio: ScriptedPeer, tmp_path: Path
+) -> None:
+    await whole(transport, studio)
+    async with ScriptedPeer(tmp_path / "other") as other:
+        with pytest.raises(PeerFault, match="Another computer") as raised:
+            await whole(transport, other)
+        assert (raised.value.failure, other.asked) == (Failure.SILENT, [])
+
+
+async def test_an_answer_left_early_is_closed(transport: PeerTransport, studio: ScriptedPeer) -> None:
+    left = asyncio.Event()
+
+    async def script(talk: Talk) -> None:
+        await talk.begin()
+        await talk.gone()
+        left.set()
+
+    studio.scripts[RUN] = script
+    async with transport.post(("127.0.0.1", studio.port), RUN, BODY, 1.0):
+        pass
+    await asyncio.wait_for(left.wait(), BOUND_S)
+
+
+async def test_a_client_that_does_not_read_is_no_silence_of_the_peer(
+    transport: PeerTransport, studio: ScriptedPeer
+) -> None:
+    go_on = asyncio.Event()
+
+    async def script(talk: Talk) -> None:
+        await talk.begin()
+        await talk.say(chunk("a"))
+        await go_on.wait()
+        await talk.say(chunk(finish="stop"), DONE)
+        await talk.end()
+
+    studio.scripts[RUN] = script
+    got: list[bytes] = []
+    async with transport.post(("127.0.0.1", studio.port), RUN, BODY, 1.0) as source:
+        reply = PeerReply("studio", "text/event-stream", source, (0.1, 0.1))
+        reply.stream = PeerStream("studio", Call(Kind.CHAT, "m", BODY, True), reply, lambda: None)
+        await reply.accepted()
+
+        def took(data: bytes) -> bool:
+            got.append(data)
+            if b"[DONE]" in data:
+                return True
+            reply.pause()
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.5, go_on.set)
+            loop.call_later(0.5, reply.resume)
+            return False
+
+        async with asyncio.timeout(BOUND_S):
+            await reply.each(took)
+    assert b"".join(got) == chunk("a") + chunk(finish="stop") + DONE

@@ -185,6 +185,12 @@ class Computer:
         """The cable is in again."""
         run("ip", "-n", self._net.switch, "link", "set", self._link, "up")
 
+    def move(self, address: str) -> None:
+        """The network gives it another address."""
+        run("ip", "-n", self.namespace, "addr", "del", f"{self.address}/24", "dev", "eth0")
+        run("ip", "-n", self.namespace, "addr", "add", f"{address}/24", "dev", "eth0")
+        self.address = address
+
     # -- what people and programs do on it
 
     async def quorum(self, *arguments: str, stdin: str = "") -> str:

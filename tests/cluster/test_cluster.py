@@ -294,3 +294,15 @@ async def test_a_client_that_leaves_stops_the_engine_on_the_other_computer(
     began = time.monotonic()
     await happens(busy.engine.asked[-1].gone)
     assert time.monotonic() - began <= 0.5
+
+
+async def test_a_computer_that_changes_its_address_is_found_again(three: tuple[Computer, Computer, Computer]) -> None:
+    laptop, studio, attic = three
+    await attic.kill()
+    studio.move("10.77.0.99")
+    await laptop.peer_is(studio, "unhealthy", 30)
+    found = await laptop.peer_is(studio, "healthy", 60)
+    answer = await ask(laptop)
+
+    assert (answer.status, answer.text) == (200, "studio"), answer.got
+    assert found["addresses"][0] == studio.address

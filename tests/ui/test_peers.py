@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -14,8 +15,8 @@ from router.node import Node
 from router.settings import NodeOptions, Value
 from router.states import PeerState
 from router.web.network import lan_addresses
-from router.wire_peers import PeerInfo
-from tests.fakes import ScriptedEngine
+from router.wire_peers import PairingAnswer, PeerInfo
+from tests.fakes import BOUND_S, ScriptedEngine, head, stream
 from tests.ui.conftest import MakeNode, OpenPage, Watch
 
 pytestmark = pytest.mark.browser
@@ -24,7 +25,7 @@ OUT = Path(__file__).resolve().parent.parent / "out"
 FITS = "document.documentElement.scrollWidth <= innerWidth"
 GIB = 2**30
 
-Other = Callable[[str], Awaitable[Node]]
+Other = Callable[..., Awaitable[Node]]
 
 
 @pytest.fixture
@@ -34,9 +35,9 @@ async def other(tmp_path: Path) -> AsyncIterator[Other]:
         pytest.skip("this computer has no address in a network")
     nodes: list[Node] = []
 
-    async def make(name: str) -> Node:
+    async def make(name: str, *engines: ScriptedEngine) -> Node:
         given: dict[str, Value] = {"port": 0, "peer_port": 0, "builtin_engine": False, "find_models": False}
-        given |= {"engines": "http://127.0.0.1:9/v1", "name": name}
+        given |= {"engines": ",".join(one.url for one in engines) or "http://127.0.0.1:9/v1", "name": name}
         node = Node(NodeOptions(tmp_path / name, given, discovery=False, log_level="warning"))
         await node.start()
         nodes.append(node)
@@ -93,6 +94,41 @@ async def test_two_computers_are_paired_on_their_pages(
         row = page.get_by_role("listitem").filter(has_text=name).first
         await expect(row.get_by_role("switch", name="Use this computer's models")).to_be_checked()
     assert (here.settings["share"], there.settings["share"]) == (True, True)
+
+
+async def test_an_answer_from_another_computer_says_so_in_the_chat(
+    make_node: MakeNode, other: Other, open_page: OpenPage, engine: ScriptedEngine
+) -> None:
+    engine.play(head(), stream("Hello from there."))
+    here, there = await make_node(name="laptop", peer_port=0), await other("studio", engine)
+    page = await peers_page(open_page, here)
+    opened = await there._peering.open_pairing()
+    await type_digits(page, opened.code, opened.addresses[0])
+    async with asyncio.timeout(BOUND_S):
+        with there._bus.queue() as told:
+            while there._peering.pairing().state != "asking":
+                await told.get()
+    there._peering.answer(PairingAnswer(accept=True))
+    await page.get_by_role("dialog").get_by_role("button", name="Done").click()
+    await expect(page.get_by_text("2 computers, 1 model, all reachable.")).to_be_visible()
+    row = page.get_by_role("listitem").filter(has_text="studio").first
+    await expect(row.get_by_text("Reachable")).to_be_visible()
+    await expect(row.get_by_text("parrot")).to_be_visible()
+    OUT.mkdir(exist_ok=True)
+    await page.screenshot(path=OUT / "peers-paired.png")
+
+    await page.get_by_role("link", name="Models").click()
+    await expect(page.get_by_role("region", name="On studio").get_by_text("parrot").first).to_be_visible()
+    await page.get_by_role("link", name="Chat", exact=True).click()
+    await page.get_by_label("Message", exact=True).fill("Where are you?")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text("Hello from there.")).to_be_visible()
+    line = page.get_by_title("Show the receipt")
+    await expect(line).to_contain_text("studio ·")
+    await line.click()
+    receipt = page.get_by_role("dialog", name="Receipt")
+    await expect(receipt.get_by_role("cell", name="studio").first).to_be_visible()
+    await page.screenshot(path=OUT / "peers-receipt.png")
 
 
 async def test_wrong_digits_are_told_where_they_were_typed(

@@ -1,6 +1,7 @@
 """The arithmetic of pairing: SPAKE2 messages and keys, what is derived from them, proofs, checked fields.
 
-Each of ``begin``, ``finish`` and ``answer`` takes some 10 ms: they are called in threads.
+Each of ``begin``, ``finish`` and ``answer`` takes some 10 ms: they are called in threads. The libraries are imported
+where they are used: 8 MiB that a node which pairs with nobody doesn't need.
 """
 
 from __future__ import annotations
@@ -10,53 +11,59 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from spake2 import SPAKE2_A, SPAKE2_B, SPAKEError
-
 from router.errors import BadRequestError
 
 MESSAGE_BYTES: Final = 33
 CODE_DIGITS: Final = 6
 PROOF_MAX: Final = 4096
 _SALT: Final = b"quorum-pair-v1"
-_BAD_MESSAGE: Final = (SPAKEError, ValueError, AssertionError)
+_SPAKE_REFUSES: Final = (ValueError, AssertionError)
 
 
 def begin(code: str, mine: bytes, theirs: bytes) -> tuple[Any, bytes]:
     """A's side and its message; both certificates are part of the secret."""
+    from spake2 import SPAKE2_A
+
     side = SPAKE2_A(code.encode(), idA=mine, idB=theirs)
     return side, side.start()
 
 
 def finish(side: Any, message: bytes) -> bytes | None:
     """A's key out of B's message; None when that is none."""
+    from spake2 import SPAKEError
+
     try:
         return bytes(side.finish(message))
-    except _BAD_MESSAGE:
+    except (SPAKEError, *_SPAKE_REFUSES):
         return None
 
 
 def answer(code: str, theirs: bytes, mine: bytes, message: bytes) -> tuple[bytes, bytes] | None:
     """B's message and key out of A's message; None when that is none."""
+    from spake2 import SPAKE2_B, SPAKEError
+
     side = SPAKE2_B(code.encode(), idA=theirs, idB=mine)
     own = side.start()
     try:
         return own, bytes(side.finish(message))
-    except _BAD_MESSAGE:
+    except (SPAKEError, *_SPAKE_REFUSES):
         return None
 
 
 def derive(key: bytes, info: bytes) -> bytes:
     """32 bytes for one purpose."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
     return HKDF(hashes.SHA256(), 32, _SALT, info).derive(key)
 
 
 def prove(certificate: Path, key: Path, said: bytes) -> dict[str, str]:
     """That who says ``said`` owns the certificate: the certificate itself and a signature. Reads two files."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     der = x509.load_pem_x509_certificate(certificate.read_bytes()).public_bytes(serialization.Encoding.DER)
     secret = serialization.load_pem_private_key(key.read_bytes(), None)
     assert isinstance(secret, ec.EllipticCurvePrivateKey)  # noqa: S101 - identity.py made it
@@ -66,6 +73,11 @@ def prove(certificate: Path, key: Path, said: bytes) -> dict[str, str]:
 
 def proven(told: dict[str, Any], fingerprint: bytes, said: bytes) -> bool:
     """Whether ``told`` proves that who said ``said`` owns the certificate with this SHA-256."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     certificate, signature = told.get("certificate"), told.get("signature")
     if not isinstance(certificate, str) or not isinstance(signature, str):
         return False

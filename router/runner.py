@@ -12,6 +12,7 @@ from router.aio import Clock, Tasks
 from router.engines.base import Call, Engine
 from router.errors import EngineFault, failure
 from router.events import Bus
+from router.health import Failure
 from router.jobs import Job, Outcome, Result
 from router.registry import Registry
 from router.relay import Limits, Relay
@@ -126,7 +127,11 @@ class Runner:
             digest=job.digest,
             told=functools.partial(self._told, relay, job, try_no),
         )
-        return await relay.run(engine, call)
+        outcome = await relay.run(engine, call)
+        error = outcome.error if outcome.result is Result.FAILED and not chosen.local else None
+        if error is not None and error.code == "deadline_exceeded":  # beats without content
+            self._registry.health.failed(engine.id, chosen.model, Failure.SILENT, error.message)
+        return outcome
 
     def _told(self, relay: Relay, job: Job, try_no: int, state: State) -> None:
         """Another computer tells how the job stands there."""

@@ -624,3 +624,23 @@ async def test_while_a_job_waits_or_loads_there_no_content_is_awaited(
     await happens(house.ended)
     assert job.state is JobState.DONE
     assert JobState.LOADING in [state.state for state in reader.states]
+
+
+async def test_a_peer_that_only_beats_is_given_up_and_left_alone(
+    session: aiohttp.ClientSession, studio: ScriptedPeer
+) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.begin()
+        while True:
+            await talk.say(b": beat\n\n")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.05)
+
+    studio.scripts["/peer/v1/run"] = script
+    house = House(session, studio, MemoryEngine(loads=False))
+    house.runner._limits = Limits(0.3, 30.0, 30.0)
+    job = house.submit()
+    reader = listening(job)
+    await happens(house.ended)
+    assert (job.state, reader.got.count(b"own")) == (JobState.DONE, 1)
+    assert house.registry.health.ejected(house.peer.id, "m")

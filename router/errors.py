@@ -79,11 +79,11 @@ class BadRequestError(QuorumError):
 
 
 class ModelNotFoundError(QuorumError):
-    """Nobody holds the model; ``near`` are names that look alike."""
+    """Nobody holds the model; ``near`` are names that look alike, ``why`` what is wrong with a file of that name."""
 
-    def __init__(self, name: str, near: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, near: Sequence[str] = (), why: str = "") -> None:
         hint = f"Did you mean {', '.join(near)}?" if near else ""
-        super().__init__("model_not_found", f"No computer holds the model '{name}'.", hint)
+        super().__init__("model_not_found", f"No computer holds the model '{name}'. {why}".rstrip(), hint)
         self.near = tuple(near)
 
 

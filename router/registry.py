@@ -150,13 +150,17 @@ class Registry:
         if not named:
             names = sorted({model.name for _, model in offered})
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-            raise ModelNotFoundError(name, near or names[:3])
+            why = next((file.problem for _, file in self._refused() if _normal(file.name) == asked), "")
+            raise ModelNotFoundError(name, near or names[:3], why)
         digest = named[0][1].digest
         if digest is None:
             return [pair for pair in named if pair[1].digest is None]
         return [(engine, model) for engine, model in offered if model.digest == digest] + [
             pair for pair in named if pair[1].digest is None
         ]
+
+    def _refused(self) -> list[tuple[str, EngineModel]]:
+        return [(engine, file) for engine, snapshot in self.snapshots.items() for file in snapshot.refused]
 
     def _in_order(self) -> list[str]:
         """Own engines first: a name means this computer's model; then the others in an order that stays."""
@@ -248,8 +252,12 @@ class Registry:
             for snapshot in (self.snapshots[engine.id],)
         ]
 
+    def shown_infos(self) -> list[ModelInfo]:
+        """The models, then the files that are none: what pages and commands show."""
+        return self.model_infos() + [self._info(engine, file, file.name) for engine, file in self._refused()]
+
     def model_infos(self) -> list[ModelInfo]:
-        """The models as the page shows them; two of one name and different digests are told apart by where they are.
+        """The models that can be asked for; two of one name and different digests are told apart by where they are.
 
         The name alone is that of this computer's model, where it has one.
         """

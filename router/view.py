@@ -112,7 +112,7 @@ class View:
         change = Change(
             node=self._node() if "node" in parts else None,
             engines=self.engines() if "engines" in parts else None,
-            models=self._registry.model_infos() if "models" in parts else None,
+            models=self._registry.shown_infos() if "models" in parts else None,
             settings=self._settings.infos() if "settings" in parts else None,
             peers=self.peers() if "peers" in parts else None,
             pairing=self.pairing() if "peers" in parts else None,
@@ -186,7 +186,7 @@ class View:
         return Snapshot(
             node=self._node(),
             engines=self.engines(),
-            models=self._registry.model_infos(),
+            models=self._registry.shown_infos(),
             jobs=self._live(LIST_MAX) + self._ended(),
             chats=chats,
             settings=self._settings.infos(),

@@ -44,7 +44,8 @@ class EngineModel:
 
 @dataclass(frozen=True, slots=True)
 class EngineSnapshot:
-    """One look at an engine. ``ready`` False means that it can't be used now, ``detail`` says why.
+    """One look at an engine. ``ready`` False means that it can't be used now, ``detail`` says why. ``refused`` are
+    files that are no usable models, each under a name of its own with its ``problem``.
 
     The rest is told by other computers only: ``trusted`` False means that it refuses this one; ``width``, ``in_flight``
     and ``waiting`` count all its jobs, whoever asked.
@@ -54,6 +55,7 @@ class EngineSnapshot:
     models: tuple[EngineModel, ...] = ()
     detail: str = ""
     version: str = ""
+    refused: tuple[EngineModel, ...] = ()
     trusted: bool = True
     mode: NodeMode = NodeMode.RUNNING
     width: int = 0

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from router.aio import Clock, Tasks
@@ -16,6 +17,7 @@ from router.engines.transport import Transport
 from router.errors import EngineFault
 from router.hardware import HardwareProbe
 from router.library import Library, LibraryModel
+from router.library_places import loose
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,10 @@ class LlamaEngine:
 
     async def poll(self) -> EngineSnapshot:
         """The library's models and what of them is loaded; costs no I/O."""
-        return EngineSnapshot(ready=True, models=tuple(self._describe(m) for m in self._library.models.values()))
+        models = tuple(self._describe(model) for model in self._library.models.values())
+        refused = {(file := _refused(Path(path), why)).name: file for path, why in self._library.refused.items()}
+        shown = tuple(file for name, file in refused.items() if name not in self._library.models)
+        return EngineSnapshot(ready=True, models=models, refused=shown)
 
     def needs_load(self, model: str, kind: Kind = Kind.CHAT) -> bool:
         """Whether a request of ``kind`` should wait for ``load`` first."""
@@ -329,6 +334,10 @@ class LlamaEngine:
             source=model.source,
             problem=self._quarantine.problem(model.stamp),
         )
+
+
+def _refused(path: Path, why: str) -> EngineModel:
+    return EngineModel(name=loose(path, "").name, source=str(path), problem=f"Its file {path.name} {why}.")
 
 
 def _key(model: LibraryModel, kind: Kind) -> tuple[str, bool]:

@@ -113,7 +113,7 @@ class LocalRoutes:
 
     async def models(self, request: web.Request) -> web.Response:
         """``GET models``."""
-        return json_answer(self._service.registry.model_infos())
+        return json_answer(self._service.registry.shown_infos())
 
     async def load(self, request: web.Request) -> web.Response:
         """``POST models/load``: starts it; the end comes as a change."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -305,3 +306,23 @@ def test_jobs_of_others_count_at_a_peer_and_ours_are_not_counted_twice() -> None
 def test_the_list_of_engines_is_of_this_computer_alone() -> None:
     made = registry(MemoryPeer(), MemoryEngine())
     assert [info.id for info in made.engine_infos(lambda _: 1, lambda _: 0)] == ["e"]
+
+
+# -- files that are no models
+
+
+def test_a_file_that_is_no_model_is_shown_but_never_offered_and_a_request_for_it_hears_why() -> None:
+    made = registry(engine("e", good="d1"))
+    broken = EngineModel(name="half", problem="Its file Half.gguf is not a GGUF file.")
+    made.update("e", replace(made.snapshots["e"], refused=(broken,)))
+    assert [info.name for info in made.model_infos()] == ["good"]
+    assert [(info.name, info.problem) for info in made.shown_infos()] == [("good", ""), ("half", broken.problem)]
+    with pytest.raises(ModelNotFoundError, match=r"'half:latest'\. Its file Half\.gguf is not a GGUF file\."):
+        made.find("half:latest")
+
+
+def test_a_model_of_another_engine_is_not_hidden_by_a_broken_file_of_its_name() -> None:
+    made = registry(engine("e"), engine("f", half="d1"))
+    made.update("e", EngineSnapshot(ready=True, refused=(EngineModel(name="half", problem="It is broken."),)))
+    assert found(made, "half") == [("f", "half")]
+    assert [info.name for info in made.model_infos()] == ["half"]

@@ -330,6 +330,20 @@ async def test_a_file_damaged_after_it_was_listed_is_refused_and_the_node_unharm
     assert await answer(engine, chat())
 
 
+async def test_a_file_that_is_no_model_is_shown_with_what_is_wrong_with_it(
+    engine: LlamaEngine, library: Library, tmp_path: Path
+) -> None:
+    for folder in ("one", "two"):  # one of a name is enough, and none where a good file has it
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "Half.gguf").write_bytes(b"GGUF")
+    (tmp_path / f"{MODEL}.gguf").write_bytes(b"GGUF")
+    library.models_dir = tmp_path
+    await library.scan()
+    look = await engine.poll()
+    assert [(file.name, file.problem) for file in look.refused] == [("half", "Its file Half.gguf is not a GGUF file.")]
+    assert [model.name for model in look.models] == [MODEL]
+
+
 async def test_an_unknown_model_is_not_found(engine: LlamaEngine) -> None:
     for act in (engine.load("nothing"), answer(engine, Call(Kind.CHAT, "nothing", b"{}", stream=False))):
         with pytest.raises(EngineFault) as caught:

@@ -159,8 +159,9 @@ class Listener:
     async def _serve(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         host, port = sock.getsockname()[:2]
-        server = await loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
-        self._sockets.append(Socket(server, host, port))
+        server = await loop.create_server(self._connection, sock=sock, backlog=BACKLOG, start_serving=False)
+        self._sockets.append(Socket(server, host, port))  # before the loop turns: a cancelled start is closed, too
+        await server.start_serving()
 
     def _connection(self) -> Connection:
         assert self._server is not None  # noqa: S101 - sockets open after _prepare

@@ -387,3 +387,14 @@ async def test_thousands_of_requests_leave_no_connection_behind() -> None:
         async with asyncio.timeout(5):
             await served.listener.emptied()
         assert served.listener.connections == 0
+
+
+async def test_an_address_whose_start_was_cancelled_is_closed_with_the_others() -> None:
+    async with serving() as served:
+        adding = asyncio.ensure_future(served.listener.add("127.0.0.2", 0))
+        await asyncio.sleep(0)
+        adding.cancel()
+        await asyncio.gather(adding, return_exceptions=True)
+        [(_, port)] = [place for place in served.listener.addresses if place[0] == "127.0.0.2"]
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.2", port)

@@ -25,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from app.commands import window_probe
 
         return window_probe.main(words[1:])
-    from app.commands.arguments import parser
+    from app.commands.arguments import parse
 
-    arguments = parser().parse_args(words)
+    arguments = parse(words)
     from app.client import CommandError
     from app.commands.output import complain
 

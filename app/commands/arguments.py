@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from router import __version__
@@ -57,6 +58,17 @@ def data_dir(arguments: argparse.Namespace) -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("quorum", appauthor=False))
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The command line; ends the program with 2 when it is wrong. Flags may stand among the words of a prompt."""
+    top = parser()
+    arguments, rest = top.parse_known_args(words)
+    if rest and (arguments.command != "run" or any(word.startswith("-") for word in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes the words that stand together, and leaves the others over
+        arguments.prompt += rest
+    return arguments
 
 
 def _common() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.commands.arguments import data_dir, duration, parser, port
+from app.commands.arguments import data_dir, duration, parse, parser, port
 from app.commands.output import clean, size, span, table
 from router import __version__
 
@@ -190,3 +190,19 @@ def test_a_table_is_aligned_and_leaves_out_empty_columns() -> None:
     )
 
     assert lines == ["MODEL          SIZE", "small         98 MB", "larger name  8.1 GB"]
+
+
+@pytest.mark.parametrize(
+    "words", ["m --max-tokens 5 why blue", "--max-tokens 5 m why blue", "m why --max-tokens 5 blue"]
+)
+def test_flags_may_stand_anywhere_among_the_words_of_a_prompt(words: str) -> None:
+    asked = parse(["run", *words.split()])
+    assert (asked.model, asked.prompt, asked.max_tokens) == ("m", ["why", "blue"], 5)
+
+
+@pytest.mark.parametrize("words", ["run m hello --loud", "run m --max-tokens 5 hello --loud", "status extra"])
+def test_what_no_command_takes_is_wrong_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(words.split())
+    assert ended.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err

@@ -155,6 +155,8 @@ async def stream_answer(
         chunked = request.version >= HttpVersion11
         if chunked:
             response.enable_chunked_encoding()
+        else:
+            response.force_close()  # only the end of the connection tells HTTP/1.0 where the body ends
         await response.prepare(request)
         while not sink.began.done():
             survey()

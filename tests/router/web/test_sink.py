@@ -166,6 +166,18 @@ async def test_headers_wait_for_the_first_content_and_then_name_the_job_and_its_
     assert await client.piece() == ROLE + chunk("hi")
 
 
+async def test_the_end_of_the_connection_ends_the_answer_of_an_http_1_0_client_that_keeps_it_alive(
+    door: Opener,
+) -> None:
+    made = await door()
+    client = await made.ask("1.0\r\nConnection: keep-alive")
+    made.say(ROLE + chunk("hi") + DONE)
+    made.job.answer.finish(OK)
+    got = await client.response()
+    assert (got.body, got.cut) == (ROLE + chunk("hi") + DONE, False)
+    assert got.headers.get("connection") != "keep-alive"
+
+
 async def test_every_chunk_is_passed_on_verbatim_and_at_once(door: Opener) -> None:
     made = await door()
     client = await made.ask()

@@ -30,13 +30,16 @@ class Conversations:
         self._clock = clock
 
     async def ask(self, chat_id: str, asked: NewMessage) -> Answering:
-        """Store the user's message and start its answer. Raises QuorumError; a message once stored stays."""
+        """Store the user's message and start its answer. Raises QuorumError, and then nothing is stored.
+
+        An answer that nobody can give now is stored with its error, to be asked for again.
+        """
         if not asked.content.strip() and not asked.images:
             raise BadRequestError("The message is empty.", field="content")
         chat = await self._chats.get(chat_id)
         if asked.parent_id is not None and all(message.id != asked.parent_id for message in chat.messages):
             raise BadRequestError("The message answered to is not in this conversation.", field="parent_id")
-        await self._intake.check_model(asked.model)
+        await self._check(asked.model, asked.images)
         message = await self._chats.add_user_message(
             chat_id, content=asked.content, parent_id=asked.parent_id, images=asked.images, model=asked.model
         )
@@ -53,23 +56,32 @@ class Conversations:
         if question is None:
             raise BadRequestError("That message is not in this conversation.", field="message_id")
         model = asked.model or (named.model if named else "") or chat.info.model
-        await self._intake.check_model(model)
+        await self._check(model, question.images)
         return await self._answer(chat, question, model, shown=None)
 
+    async def _check(self, model: str, images: list[str]) -> None:
+        """Raise QuorumError unless somebody holds ``model`` and it can see ``images``."""
+        await self._intake.check_model(model)
+        if images and not self._intake.sees(model):
+            raise BadRequestError(
+                f"The model '{model}' can't see pictures.",
+                "Choose a model with vision, or ask without the pictures.",
+                field="images",
+            )
+
     async def _answer(self, chat: Chat, question: Message, model: str, *, shown: Message | None) -> Answering:
-        body = msgspec.json.encode(_request(chat, question, model))
+        body = msgspec.json.encode(_request(chat, question, model, self._intake.sees(model)))
         job = self._intake.job(
             check(Kind.CHAT, msgspec.json.decode(body), body), Origin.CHAT, keep=True, chat_id=chat.info.id
         )
         answer = await self._chats.add_answer(chat.info.id, parent_id=question.id, model=model, job_id=job.id)
         recorder = _Recorder(self, answer, job, self._clock)
         job.answer.attach(recorder)
-        self._view.message(answer)
         try:
             await self._intake.submit(job)
         except QuorumError as error:
-            await self._chats.finish_answer(answer.id, content="", reasoning="", receipt=None, error=error.info())
-            raise
+            answer = await self._chats.finish_answer(answer.id, content="", error=error.info())
+        self._view.message(answer)
         self._view.chat((await self._chats.get(chat.info.id)).info)
         return Answering(message=shown, answer=answer, job_id=job.id)
 
@@ -155,18 +167,34 @@ class _Recorder:
         self._conversations.finish(self, ended)
 
 
-def _request(chat: Chat, question: Message, model: str) -> dict[str, Any]:
-    """The canonical request for the branch that ends with ``question``. Failed and empty answers are left out."""
+def _request(chat: Chat, question: Message, model: str, sees: bool) -> dict[str, Any]:
+    """The canonical request for the branch that ends with ``question``.
+
+    Failed and empty answers are left out, and what was asked around them becomes one message: many models' templates
+    take only turns that alternate. Pictures that ``model`` can't see are mentioned.
+    """
     by_id = {message.id: message for message in chat.messages}
     branch: list[Message] = []
     at: Message | None = question
     while at is not None:
         branch.append(at)
         at = by_id.get(at.parent_id or "")
+    turns: list[tuple[str, list[str], list[str]]] = []
+    for message in reversed(branch):
+        if message.role != "user" and not message.content:
+            continue
+        if not turns or turns[-1][0] != message.role:
+            turns.append((message.role, [], []))
+        _, texts, images = turns[-1]
+        texts.append(message.content)
+        if sees:
+            images += message.images
+        elif message.images:
+            texts.append("[a picture]" if len(message.images) == 1 else f"[{len(message.images)} pictures]")
     messages: list[dict[str, Any]] = []
     if chat.options.system.strip():
         messages.append({"role": "system", "content": chat.options.system})
-    messages += [_said(m) for m in reversed(branch) if m.role == "user" or m.content]
+    messages += [_said(role, "\n\n".join(filter(None, texts)), images) for role, texts, images in turns]
     body: dict[str, Any] = {"model": model, "messages": messages, "stream": True}
     if chat.options.temperature is not None:
         body["temperature"] = chat.options.temperature
@@ -175,8 +203,8 @@ def _request(chat: Chat, question: Message, model: str) -> dict[str, Any]:
     return body
 
 
-def _said(message: Message) -> dict[str, Any]:
-    if not message.images:
-        return {"role": message.role, "content": message.content}
-    images = [{"type": "image_url", "image_url": {"url": image}} for image in message.images]
-    return {"role": message.role, "content": [{"type": "text", "text": message.content}, *images]}
+def _said(role: str, text: str, images: list[str]) -> dict[str, Any]:
+    if not images:
+        return {"role": role, "content": text}
+    parts = [{"type": "image_url", "image_url": {"url": image}} for image in images]
+    return {"role": role, "content": [{"type": "text", "text": text}, *parts]}

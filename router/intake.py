@@ -70,6 +70,10 @@ class Intake:
             await self._repoll()
             self._registry.find(model, kind)
 
+    def sees(self, model: str) -> bool:
+        """Whether somebody who holds ``model`` says that it takes pictures."""
+        return any("vision" in info.capabilities for info in self._registry.model_infos() if info.name == model)
+
     def job(
         self,
         checked: Checked,

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from router.node import Node
-from tests.fakes import HANG, RESET, ScriptedEngine, chunk, happens, head, stream
+from tests.fakes import HANG, RESET, ScriptedEngine, chunk, happens, head, stream, whole
 from tests.router.conftest import MakeNode
 
 
@@ -45,8 +45,13 @@ class Page:
 
 
 @pytest.fixture
-async def page(make_node: MakeNode, engine: ScriptedEngine, http: aiohttp.ClientSession) -> Page:
-    return Page(http, await make_node(engine))
+async def node(make_node: MakeNode, engine: ScriptedEngine) -> Node:
+    return await make_node(engine)
+
+
+@pytest.fixture
+def page(node: Node, http: aiohttp.ClientSession) -> Page:
+    return Page(http, node)
 
 
 def sent(engine: ScriptedEngine, number: int) -> Any:
@@ -94,6 +99,62 @@ async def test_thinking_is_kept_apart(page: Page, engine: ScriptedEngine) -> Non
     answer = await page.ask(chat["id"], "Think")
     assert (answer["reasoning"], answer["content"]) == ("hmm", "done")
     assert answer["reasoning_s"] is not None
+
+
+async def test_what_was_asked_around_a_failed_answer_goes_as_one_message(page: Page, engine: ScriptedEngine) -> None:
+    engine.play(whole(b'{"error": {"message": "no"}}', 400))
+    engine.play(head(), stream("Both."))
+    chat = await page.call("POST", "chats")
+    failed = await page.ask(chat["id"], "First half")
+    assert failed["error"]["code"] == "bad_request"
+    await page.ask(chat["id"], "Second half", parent_id=failed["id"])
+    assert sent(engine, 1)["messages"] == [{"role": "user", "content": "First half\n\nSecond half"}]
+
+
+async def test_an_answer_that_nobody_can_give_now_is_there_with_its_error_to_be_asked_for_again(
+    page: Page, engine: ScriptedEngine, node: Node
+) -> None:
+    node._scheduler.stop_accepting()
+    chat = await page.call("POST", "chats")
+    answering = await page.call("POST", f"chats/{chat['id']}/messages", content="Hi", model="m")
+    assert (answering["answer"]["state"], answering["answer"]["error"]["code"]) == ("ended", "no_holder_available")
+    kept = (await page.call("GET", f"chats/{chat['id']}"))["messages"]
+    assert [message["id"] for message in kept] == [answering["message"]["id"], answering["answer"]["id"]]
+    assert kept[1]["error"] == answering["answer"]["error"]
+    node._scheduler.stopping = False
+    engine.play(head(), stream("Hello"))
+    again = await page.call("POST", f"chats/{chat['id']}/regenerate", message_id=answering["answer"]["id"])
+    assert (await page.ended(chat["id"], again["answer"]["id"]))["content"] == "Hello"
+
+
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+
+
+async def test_pictures_are_refused_before_anything_is_stored_where_the_model_cannot_see(
+    page: Page, engine: ScriptedEngine, http: aiohttp.ClientSession, node: Node
+) -> None:
+    chat = await page.call("POST", "chats")
+    headers = {"Authorization": f"Bearer {node.control_token}"}
+    body = {"content": "What is it?", "model": "m", "images": [PICTURE]}
+    async with http.post(f"{node.address}/local/v1/chats/{chat['id']}/messages", json=body, headers=headers) as reply:
+        assert reply.status == 400
+        assert "can't see pictures" in (await reply.json())["error"]["message"]
+    assert (await page.call("GET", f"chats/{chat['id']}"))["messages"] == []
+    assert engine.asked == []
+
+
+async def test_a_model_that_cannot_see_is_told_of_earlier_pictures_in_words(
+    page: Page, engine: ScriptedEngine, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.play(head(), stream("A cat."))
+    engine.play(head(), stream("Black."))
+    chat = await page.call("POST", "chats")
+    with monkeypatch.context() as seeing:
+        seeing.setattr(node._intake, "sees", lambda model: True)
+        first = await page.ask(chat["id"], "What is it?", images=[PICTURE])
+    await page.ask(chat["id"], "Its colour?", parent_id=first["id"])
+    assert sent(engine, 0)["messages"][0]["content"][1] == {"type": "image_url", "image_url": {"url": PICTURE}}
+    assert sent(engine, 1)["messages"][0] == {"role": "user", "content": "What is it?\n\n[a picture]"}
 
 
 async def test_an_answer_that_broke_off_keeps_what_it_said_and_why(page: Page, engine: ScriptedEngine) -> None:

@@ -82,6 +82,8 @@ async def event_stream(request: web.Request) -> web.StreamResponse:
     response.content_type = "text/event-stream"
     if request.version >= HttpVersion11:
         response.enable_chunked_encoding()
+    else:
+        response.force_close()  # as in sink.stream_answer
     await response.prepare(request)
     return response
 

@@ -236,11 +236,11 @@ async def test_a_refused_grant_springs_back(
     node = await make_node(engine)
     node._view.peers = several
     page = await peers_page(open_page, node)
-    switch = page.get_by_role("switch", name="Load and unload them").first
+    switch = page.get_by_role("switch", name="Use this computer's models").first
     watch.refused = 1
     await switch.click()
     await expect(page.get_by_text("This computer is not paired.")).to_be_visible()
-    await expect(switch).not_to_be_checked()
+    await expect(switch).to_be_checked()
 
 
 async def test_who_asks_is_answered_on_the_page_wherever_the_digits_were_shown(

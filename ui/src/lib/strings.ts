@@ -435,7 +435,6 @@ export const t = {
     loaded: "in memory",
     grants: (name: string) => `What ${name} may do here`,
     mayUse: "Use this computer's models",
-    mayManage: "Load and unload them",
     unpair: "Unpair",
     unpairName: (name: string) => `Unpair ${name}`,
     unpairTitle: (name: string) => `Unpair ${name}?`,

@@ -220,8 +220,14 @@ async def test_a_model_that_nobody_can_run_now_is_waited_for(
     node = await make_node(engine)
     (snapshot,) = node._registry.snapshots.values()
     (engine_id,) = node._registry.snapshots
-    node._registry.snapshots[engine_id] = type(snapshot)(ready=False, models=snapshot.models, detail="away")
-    node._registry._found.clear()
+    away = type(snapshot)(ready=False, models=snapshot.models, detail="away")
+    looks = [away]
+
+    async def poll() -> Any:
+        return looks[-1]
+
+    monkeypatch.setattr(node._registry.engines[engine_id], "poll", poll)
+    node._registry.update(engine_id, away)
     waited = asyncio.Event()
     submit = node._intake.submit
 
@@ -236,6 +242,7 @@ async def test_a_model_that_nobody_can_run_now_is_waited_for(
     async with client_of(node) as client:
         batch = await made(client, line(0))
         await asyncio.wait_for(waited.wait(), BOUND_S)
+        looks.append(snapshot)
         node._registry.update(engine_id, snapshot)
         await finished(client, batch.id, 1)
 

@@ -120,6 +120,5 @@ def refusal(job: Job, decision: Decision) -> QuorumError:
     """What a caller is told when nobody can run the job now."""
     why = ", ".join(f"{verdict.engine}: {verdict.verdict}" for verdict in decision.verdicts)
     detail = next((verdict.detail for verdict in decision.verdicts if verdict.detail), "")
-    return QuorumError(
-        "no_holder_available", f"Nobody can run '{job.model}' now ({why}). {detail}".strip(), retry_after_s=5
-    )
+    said = [f"Nobody can run '{job.model}' now.", detail, f"({why})"]
+    return QuorumError("no_holder_available", " ".join(filter(None, said)), retry_after_s=5)

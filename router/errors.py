@@ -20,7 +20,7 @@ from router.wire import ErrorInfo
 
 # code: (HTTP status, hint shown when nothing better is known)
 CODES: Final[dict[str, tuple[int, str]]] = {
-    "bad_request": (400, "Compare the request with the API's reference."),
+    "bad_request": (400, "Change what the message names, then send it again."),
     "unauthorized": (401, "Send a valid key as 'Authorization: Bearer <key>'."),
     "forbidden": (403, "Call the address exactly as Quorum shows it; web pages of other origins are refused."),
     "not_found": (404, "See GET /v1/models, or the README for the routes."),
@@ -30,11 +30,11 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "payload_too_large": (413, "Send less in one request; images count."),
     "unsupported_media_type": (415, "Send JSON with 'Content-Type: application/json' and no Content-Encoding."),
     "queue_full": (429, "Wait as long as Retry-After says, then try again."),
-    "engine_failed": (502, "See the log in Settings; loading another model often helps."),
+    "engine_failed": (502, "Try again, or choose another model; quorum.log in the data folder says more."),
     "peer_failed": (502, "See the Peers page: it says what is wrong with that computer."),
     "model_loading": (503, "Wait as long as Retry-After says, then try again, or ask with stream: true."),
     "models_busy": (503, "Every model in memory is in use; try again when one has finished."),
-    "no_holder_available": (503, "The computers that hold this model can't be reached now; try again."),
+    "no_holder_available": (503, "Start the program or computer that has this model, or choose another model."),
     "paused": (503, "Resume Quorum in the tray, or run 'quorum resume'."),
     "deadline_exceeded": (504, "Give the request more time, or choose a smaller model."),
     "interrupted": (502, "The part above is all there is; ask again for a whole answer."),

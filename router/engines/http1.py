@@ -310,7 +310,7 @@ class Http1Transport:
         except TimeoutError:
             raise EngineFault(f"The engine at {place[0]}:{place[1]} does not answer.") from None
         except OSError:
-            raise EngineFault(f"Nothing listens at {place[0]}:{place[1]}.") from None
+            raise EngineFault(f"The engine at {place[0]}:{place[1]} refused the connection: is it running?") from None
         return connection
 
     def _kept(self, place: _Place) -> Connection | None:

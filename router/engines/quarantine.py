@@ -49,10 +49,10 @@ class Quarantine:
         if record is None:
             return ""
         if record.load_crashes >= LOAD_CRASHES:
-            return f"Quarantined: the engine stopped {record.load_crashes} times while loading it."
+            return f"It is set aside: the engine stopped {record.load_crashes} times while loading it."
         # One job that ran at every crash is the likelier culprit: it fails as poison, the model stays.
         if len(record.suspects) > 1 and not frozenset.intersection(*record.suspects):
-            return f"Quarantined: the engine stopped under {len(record.suspects)} different jobs."
+            return f"It is set aside: the engine stopped {len(record.suspects)} times while it answered."
         return ""
 
     def pause_s(self, stamp: str, now: float) -> float:

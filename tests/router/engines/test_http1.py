@@ -141,7 +141,7 @@ async def _outcome(fast: Http1Transport, engine: ScriptedEngine) -> bytes:
 
 
 async def test_nobody_listening_and_nobody_answering_are_faults(fast: Http1Transport) -> None:
-    with pytest.raises(EngineFault, match="Nothing listens"):
+    with pytest.raises(EngineFault, match="is it running"):
         async with fast.open("POST", URL("http://127.0.0.1:9/"), body=b""):
             pass
 

@@ -234,8 +234,8 @@ async def test_crashes_under_two_jobs_quarantine_the_model_until_it_is_forgiven(
     for job in ("one", "two"):
         with pytest.raises(EngineFault):
             await meanwhile(engine, kill(engine), job)
-    assert "different jobs" in (await described(engine)).problem
-    with pytest.raises(EngineFault, match="Quarantined") as caught:
+    assert "2 times while it answered" in (await described(engine)).problem
+    with pytest.raises(EngineFault, match="set aside") as caught:
         await engine.load(MODEL)
     assert not caught.value.retryable
     engine.forgive(MODEL)

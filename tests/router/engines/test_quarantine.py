@@ -22,7 +22,7 @@ def test_crashes_under_two_different_jobs_quarantine_the_file() -> None:
     quarantine = Quarantine()
     quarantine.crashed_working("file", jobs("one"), 0.0)
     quarantine.crashed_working("file", jobs("two"), 1.0)
-    assert "different jobs" in quarantine.problem("file")
+    assert "2 times while it answered" in quarantine.problem("file")
 
 
 def test_one_job_that_crashes_it_again_and_again_does_not() -> None:

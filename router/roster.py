@@ -87,6 +87,8 @@ class Roster:
     def load(self, name: str, engine_id: str) -> None:
         """Begin to load a model. Raises ModelNotFoundError; a failure of the load is told as a notice."""
         engine, model = self._pick(name, engine_id)
+        if callable(forgive := getattr(engine, "forgive", None)):
+            forgive(model)  # whoever loads a model that was set aside wants it tried once more
         self._tasks.spawn("load", self._load(engine, model))
 
     async def _load(self, engine: Engine, model: str) -> None:

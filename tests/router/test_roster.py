@@ -95,6 +95,20 @@ async def test_the_user_loads_and_unloads_by_name(shelf: Shelf) -> None:
         shelf.roster.load("a", "elsewhere")
 
 
+async def test_a_model_that_was_set_aside_is_tried_once_more_when_the_user_loads_it(shelf: Shelf) -> None:
+    class Careful(MemoryEngine):
+        def forgive(self, model: str) -> None:
+            self.load_fault = None
+
+    await shelf.roster.add(engine := Careful("e", ["a"]))
+    engine.load_fault = EngineFault("It is set aside.", retryable=False)
+    shelf.roster.load("a", "")
+    while not engine.loaded:
+        await asyncio.wait(set(shelf.tasks._running), return_when=asyncio.FIRST_COMPLETED)
+    await shelf.roster.settled()
+    assert (shelf.warm(), shelf.notices) == (["a"], [])
+
+
 async def test_a_load_that_fails_is_told(shelf: Shelf) -> None:
     engine = MemoryEngine("e", ["a"])
     engine.load_fault = EngineFault("It does not fit.")

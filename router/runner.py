@@ -101,6 +101,8 @@ class Runner:
             if self._running.get(job.id) is asyncio.current_task():
                 del self._running[job.id]
         self._scheduler.finished(job, try_no, outcome)
+        if outcome.result is Result.FAILED and not job.state.live and job.tries:
+            self._poll(job.tries[-1].engine)  # it may be gone: nobody should wait 30 s to see that
 
     async def _outcome(self, job: Job, try_no: int) -> Outcome:
         chosen = job.decision.chosen if job.decision else None

@@ -171,7 +171,9 @@ class LlamaEngine:
         if found is None:
             raise EngineFault(f"The built-in engine has no model '{name}'.", code="model_not_found")
         if problem := self._quarantine.problem(found.stamp):
-            raise EngineFault(problem, "Replace the file, or load it on the Models page to try it once more.", retryable=False)
+            raise EngineFault(
+                problem, "Replace the file, or load it on the Models page to try it once more.", retryable=False
+            )
         return found
 
     def _begin(self, model: LibraryModel, kind: Kind) -> Replica:

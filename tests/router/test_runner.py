@@ -140,6 +140,16 @@ async def test_a_failed_load_lets_another_holder_try_and_its_state_is_looked_at(
     assert house.polled == ["bad", "e"]
 
 
+async def test_an_engine_that_failed_a_job_for_good_is_looked_at(engine: MemoryEngine) -> None:
+    engine.make_resident("m")
+    engine.reply = None
+    house = House(engine)
+    job = house.submit(max_attempts=2)
+    assert await house.end_of(job) is JobState.FAILED
+    await house.idle()
+    assert (len(engine.calls), house.polled) == (2, ["e"])
+
+
 async def test_a_load_that_nobody_can_help_is_final(engine: MemoryEngine) -> None:
     engine.load_fault = EngineFault("The model is quarantined.", retryable=False)
     house = House(engine)

@@ -12,6 +12,7 @@ from router.states import JobState
 from router.wire import Ended, JobInfo
 
 KEPT_ANSWERS = 256
+KEPT_BYTES = 64 * 1024 * 1024
 
 
 class Archive:
@@ -24,9 +25,10 @@ class Archive:
 
     def keep(self, job: Job) -> None:
         """Remember the answer of a job that was asked to live on and ends; the oldest ones leave memory."""
+        size = sum(answer.size for answer in self._recent.values())
         self._recent[job.id] = job.answer
-        if len(self._recent) > KEPT_ANSWERS:
-            del self._recent[next(iter(self._recent))]
+        while len(self._recent) > KEPT_ANSWERS or (size > KEPT_BYTES and len(self._recent) > 1):
+            size -= self._recent.pop(next(iter(self._recent))).size
 
     async def answer(self, job_id: str) -> Answer | None:
         """The job's answer to read or to follow; None when there is no such job or nothing of it was kept."""

@@ -81,7 +81,7 @@ class Gate(Protocol):
 
 @dataclass(slots=True)
 class Answer:
-    """What a job has said in its current try. Chunks are kept only for jobs asked to live on.
+    """What a job has said in its current try. Chunks are kept only for jobs asked to live on; ``size`` counts them.
 
     ``content_type`` is the engine's own; a stream's chunks are whole events, anything else is one JSON body.
     """
@@ -91,6 +91,7 @@ class Answer:
     content_type: str = ""
     events: int = 0
     chunks: list[tuple[int, bytes]] = field(default_factory=list)
+    size: int = 0
     readers: list[Reader] = field(default_factory=list)
     end: Ended | None = None
     blocked: set[Reader] = field(default_factory=set)
@@ -144,6 +145,7 @@ class Answer:
         self.events += events
         if self.keep:
             self.chunks.append((seq, data))
+            self.size += len(data)
         for reader in tuple(self.readers):
             reader.content(data, seq)
 
@@ -153,6 +155,7 @@ class Answer:
         self.try_no = try_no
         self.events = 0
         self.chunks.clear()
+        self.size = 0
         if again:
             for reader in tuple(self.readers):
                 reader.reset()

@@ -28,6 +28,7 @@ BETWEEN_CONTENT_S = 30.0
 WHOLE_JOB_S = 1800.0
 EVENT_MAX_BYTES = 8 * 1024 * 1024
 BODY_MAX_BYTES = 64 * 1024 * 1024
+KEPT_MAX_BYTES = 64 * 1024 * 1024  # of the answer of a job that lives on; any other is passed on and forgotten
 ERROR_MAX_BYTES = 64 * 1024
 REST_S = 0.05
 TAIL_CHUNKS = 4
@@ -247,6 +248,8 @@ class Relay:
             self._last = now
         elif now - self._last > self._limits.between_content_s / LOOKS and has_content(events):
             self._last = now  # only content counts, and looking once in a while is enough
+        if self._answer.size + len(events) > KEPT_MAX_BYTES:
+            return self._broken(failure("engine_failed", "It grew longer than what is kept of one."), retryable=False)
         self._feed(events)
         if done:
             self._events = max(0, self._events - 3)  # role, finish reason, [DONE]

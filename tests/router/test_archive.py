@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.archive import KEPT_ANSWERS, Archive
+from router.archive import KEPT_ANSWERS, KEPT_BYTES, Archive
 from router.jobs import Answer
 from router.states import JobState
 from router.wire import Ended
@@ -50,6 +50,17 @@ async def test_only_the_newest_ended_answers_stay_in_memory(world: World) -> Non
     assert len(archive._recent) == KEPT_ANSWERS
     assert f"J{KEPT_ANSWERS + 4}" in archive._recent
     assert "J0" not in archive._recent
+
+
+async def test_long_answers_leave_memory_sooner(world: World) -> None:
+    archive = Archive(NoRows(), world.scheduler)  # type: ignore[arg-type]
+    for number in range(4):
+        job = make_job(number, id=f"J{number}", answer=Answer(keep=True))
+        archive.keep(job)
+        job.answer.feed(bytes(KEPT_BYTES // 2), 1)
+    assert list(archive._recent) == ["J1", "J2", "J3"]
+    archive.keep(make_job(4, id="J4"))
+    assert list(archive._recent) == ["J2", "J3", "J4"]
 
 
 async def test_a_blanked_answer_says_how_it_ended_and_nothing_more(world: World) -> None:

@@ -20,7 +20,7 @@ from router.engines.http1 import Http1Transport
 from router.engines.openai import OpenAIEngine
 from router.engines.transport import HttpTransport, Transport
 from router.errors import EngineFault
-from router.jobs import Job, Outcome, Result
+from router.jobs import Answer, Job, Outcome, Result
 from router.relay import EVENT_MAX_BYTES, Limits, Relay
 from tests.fakes import (
     BOUND_S,
@@ -473,6 +473,18 @@ async def test_events_without_content_are_bounded(rig: Rig, monkeypatch: pytest.
     outcome = await fails(rig, head(), Flood(ROLE * 100))
     assert outcome.error is not None
     assert "no content" in outcome.error.message
+
+
+async def test_what_is_kept_of_an_answer_is_bounded_and_what_is_only_passed_on_is_not(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "KEPT_MAX_BYTES", 10_000)
+    long = stream(*["x" * 1000] * 20)
+    outcome, reader = await rig.plays(head(), long[:5000], long[5000:], answer=Answer(keep=True))
+    assert (outcome.result, code(outcome)) == (Result.INTERRUPTED, "interrupted")
+    assert len(text(reader.got)) <= 10_000
+    outcome, reader = await rig.plays(head(), long)
+    assert (outcome.result, len(text(reader.got))) == (Result.DONE, 20_000)
 
 
 async def test_a_whole_answer_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

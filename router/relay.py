@@ -248,7 +248,7 @@ class Relay:
             self._last = now
         elif now - self._last > self._limits.between_content_s / LOOKS and has_content(events):
             self._last = now  # only content counts, and looking once in a while is enough
-        if self._answer.size + len(events) > KEPT_MAX_BYTES:
+        if self._answer.keep and self._answer.size + len(events) > KEPT_MAX_BYTES:
             return self._broken(failure("engine_failed", "It grew longer than what is kept of one."), retryable=False)
         self._feed(events)
         if done:

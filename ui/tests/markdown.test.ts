@@ -56,6 +56,10 @@ describe("hostile text of a model", () => {
     expect(dom(text).querySelectorAll("a[href]")).toHaveLength(0);
   });
 
+  test("shows a box in the place of a task's marker", () => {
+    expect(html("- [ ] open\n- [x] done\n- plain")).toContain('<li class="task">☐ open</li>\n<li class="task">☑ done</li>\n<li>plain</li>');
+  });
+
   test("shows HTML as text, but for a few bare tags", () => {
     expect(dom("a <div>b</div>").textContent).toContain("<div>b</div>");
     expect(html("H<sub>2</sub>O and 1<br>2")).toContain("H<sub>2</sub>O and 1<br>2");

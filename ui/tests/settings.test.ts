@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { defaultText, grouped, isDefault, isFixed, parsed, shown } from "../src/lib/settings";
+import { defaultText, example, grouped, inWords, isDefault, isFixed, parsed, shown } from "../src/lib/settings";
 import { setting } from "./fakes";
 
 const whole = setting({ type: "integer", default: 0, value: 4 });
@@ -30,6 +30,25 @@ describe("settings", () => {
     expect(parsed(number, "2.5")).toEqual({ value: 2.5 });
     expect(parsed(number, "Infinity")).toHaveProperty("problem");
     expect(parsed(setting({}), " x ")).toEqual({ value: " x " });
+  });
+
+  test("say large numbers of seconds and MiB in words", () => {
+    const of = (unit: string, value: number | string): string => inWords(setting({ unit, value }));
+    expect([of("s", 86_400), of("s", 60), of("s", -1), of("MiB", 2048), of("MiB", 1), of("tokens", 8192), of("", "x")]).toEqual([
+      "1 d",
+      "",
+      "",
+      "2.1 GB",
+      "",
+      "",
+      "",
+    ]);
+  });
+
+  test("show what an empty field stands for", () => {
+    expect(example(setting({ name: "name" }), null)).toBe("");
+    expect(example(setting({ name: "engines" }), null)).toMatch(/^http/);
+    expect(example(setting({ name: "theme" }), null)).toBe("");
   });
 
   test("show values and defaults in words", () => {

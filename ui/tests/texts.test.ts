@@ -25,7 +25,7 @@ describe("what a waiting user reads", () => {
     [{ place: 1, attempt: 1 }, "Next in line, attempt 2"],
     [{ state: "loading" as const, loading_pct: 40 }, "Loading model, 40 %"],
     [{ state: "loading" as const }, "Loading model"],
-    [{ state: "working" as const }, "Thinking"],
+    [{ state: "working" as const }, "Reading your message"],
   ])("of %j is %j", (state, text) => expect(waits(state)).toBe(text));
 });
 

@@ -33,6 +33,9 @@ const marked = new Marked({
     html: ({ text, block }) => (block ? `<p>${bare(text.trim()).replace(/\n/g, "<br>")}</p>` : bare(text)),
     code: ({ text, lang }) => codeBlock(text, lang ?? ""),
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
+    listitem(item: Tokens.ListItem): string {
+      return `<li${item.task ? ' class="task"' : ""}>${this.parser.parse(item.tokens)}</li>\n`;
+    },
     image: ({ href, text, title }) => picture(href, text, title),
     link(token: Tokens.Link): string {
       const inner = this.parser.parseInline(token.tokens);

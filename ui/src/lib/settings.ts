@@ -1,7 +1,8 @@
 /** What the Settings page does with values: from the text of a field to JSON, and back. Pure. */
 
+import { bytes, duration } from "./format";
 import { t } from "./strings";
-import type { SettingInfo } from "../wire.gen";
+import type { NodeInfo, SettingInfo } from "../wire.gen";
 
 export type Value = boolean | number | string;
 
@@ -52,4 +53,18 @@ export function defaultText(setting: SettingInfo): string {
   if (setting.default === "") return t.settings.empty;
   if (setting.type === "choice") return choiceText(shown(setting.default));
   return setting.unit ? `${shown(setting.default)} ${setting.unit}` : shown(setting.default);
+}
+
+/** A large number of seconds or MiB as people say it; empty where the field itself is clear. */
+export function inWords({ unit, value }: SettingInfo): string {
+  if (typeof value !== "number") return "";
+  if (unit === "s" && value >= 120) return duration(value);
+  return unit === "MiB" && value >= 1024 ? bytes(value * 2 ** 20) : "";
+}
+
+/** What an empty field stands for, or how a filled one looks. */
+export function example(setting: SettingInfo, node: NodeInfo | null): string {
+  if (setting.name === "name") return node?.name ?? "";
+  if (setting.name === "models_dir") return node ? `${node.data_dir}/models` : "";
+  return t.settings.examples[setting.name] ?? "";
 }

@@ -46,6 +46,7 @@ export const t = {
   nav: {
     label: "Main",
     skip: "Skip to content",
+    side: "Pages and conversations",
     chat: "Chat",
     models: "Models",
     peers: "Peers",
@@ -102,6 +103,9 @@ export const t = {
     send: "Send",
     stop: "Stop (Esc)",
     hint: "Enter sends, Shift+Enter starts a new line",
+    hintRunning: "Esc stops the answer",
+    whole: (letters: string) => `Show all ${letters} characters`,
+    folded: "Show less",
     attach: "Add pictures",
     removeImage: (index: number) => `Remove picture ${index}`,
     image: (index: number) => `Picture ${index}`,
@@ -135,6 +139,9 @@ export const t = {
   welcome: {
     title: "What shall we work on?",
     sentence: "Models on your own computers answer here. Nothing leaves them.",
+    starter: (name: string) =>
+      `${name} came with Quorum, so that you can start at once. It is very small: it writes quickly, but much of what it says is wrong.`,
+    better: "Get a better model",
     suggestions: [
       { title: "Explain something", text: "Explain how a refrigerator works, in three short paragraphs." },
       { title: "Write an e-mail", text: "Write a friendly e-mail that moves a meeting from Tuesday to Thursday." },
@@ -156,6 +163,7 @@ export const t = {
     filter: "Filter models",
     none: "No models",
     gone: (name: string) => `${name} (not here now)`,
+    unfit: (name: string) => `${name} (can't run now)`,
     manage: "Manage models",
     vision: "sees pictures",
     thinking: "thinks",
@@ -185,7 +193,7 @@ export const t = {
     again: (count: number) => `, attempt ${count}`,
     loading: "Loading model",
     loadingPct: (pct: number) => `Loading model, ${pct} %`,
-    thinking: "Thinking",
+    reading: "Reading your message",
   },
 
   /** The words with which the node says why a job is where it is. */
@@ -265,13 +273,24 @@ export const t = {
       string,
       string
     >,
-    source: "File",
+    source: "From",
+    sources: {
+      starter: "It came with Quorum.",
+      added: "A file that you added.",
+      "models folder": "The folder of models.",
+    } as Record<string, string>,
+    starter: "A very small model to start with; much of what it says is wrong. Add a larger one for good answers.",
     digest: "Digest",
   },
 
   add: {
     title: "Add a model",
-    sentence: "Quorum uses the file where it lies; nothing is copied or sent.",
+    sentence: "A model is a file that ends in .gguf. Quorum uses it where it lies; nothing is copied or sent.",
+    where: "Where do I get one?",
+    programs: "Ollama and LM Studio download models at a click. What they have appears in Quorum by itself.",
+    web: "Or search the web for the name of a model and “GGUF”, download one file, and choose it here.",
+    size: (ram: string, most: string) =>
+      `This computer has ${ram} of memory: take a file of at most about ${most}. Larger models answer better, smaller ones faster.`,
     path: "File or folder",
     placeholder: "/home/you/models/model.gguf",
     hint: "The whole path of a .gguf file, or of a folder with such files.",
@@ -332,6 +351,14 @@ export const t = {
     empty: "empty",
     default: (value: string) => `Default: ${value}`,
     reset: "Reset",
+    is: (text: string) => `That is ${text}.`,
+    /** What an empty field means, or how a filled one looks. */
+    examples: {
+      engines: "http://127.0.0.1:8000/v1",
+      origins: "http://localhost:3000",
+      hosts: "host.docker.internal",
+      also_listen: "127.0.0.1:11434",
+    } as Record<string, string>,
     resetName: (title: string) => `Reset ${title} to its default`,
     fixed: (variable: string) => `Fixed by the environment or the command line (${variable}).`,
     restart: "Counts from the next start.",
@@ -345,11 +372,11 @@ export const t = {
       "local-first": "This computer first",
       fastest: "Whoever is done soonest",
     } as Record<string, string>,
-    node: "This node",
+    node: "About",
     version: "Version",
     address: "Address for programs (OpenAI)",
     ollamaAddress: "Address for Ollama's clients",
-    id: "Node id",
+    id: "Id of this computer",
     dataDir: "Data folder",
     ram: "Memory",
     vram: "GPU memory",

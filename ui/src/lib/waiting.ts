@@ -13,7 +13,7 @@ export function waitingText(state: State | null, elsewhere: (node: string) => st
     case "loading":
       return state.loading_pct === null ? t.waiting.loading : t.waiting.loadingPct(state.loading_pct);
     case "working":
-      return t.waiting.thinking;
+      return t.waiting.reading;
     default:
       return "";
   }

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import secrets
+import shutil
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ PRAGMAS: Final = {
     "wal_autocheckpoint": 4000,
     "journal_size_limit": 32 * 1024 * 1024,
 }
+ROOM_BYTES: Final = 64 * 1024  # less is a full disk
 FREE_PAGES: Final = 1024  # pages kept for the next rows rather than given back
 WHOLE_CHECK_BYTES: Final = 64 * 1024 * 1024
 BIG_TABLES: Final = frozenset({"bodies", "chunks", "responses", "batch_lines"})
@@ -63,7 +65,7 @@ def open_database(path: Path) -> tuple[peewee.SqliteDatabase, OpenReport]:
             notice = f"{fault} It was set aside as {aside.name}, and a new, empty database was started."
         return _open(path, notice, aside)
     except (OSError, peewee.PeeweeException, sqlite3.Error) as error:
-        raise _start_error(path, error) from bare(error)
+        raise _start_error(path, _first(error)) from bare(error)
 
 
 def _look(path: Path) -> str:
@@ -173,10 +175,25 @@ def _new_boot(db: peewee.SqliteDatabase) -> str:
     return boot_id
 
 
+def _first(error: Exception) -> Exception:
+    """What went wrong first: SQLite itself ends a transaction when the disk is full, and to end it again fails too."""
+    while isinstance(before := error.__context__, OSError | peewee.PeeweeException | sqlite3.Error):
+        error = before
+    return error
+
+
+def _has_no_room(path: Path, code: int) -> bool:
+    """For want of room SQLite also says that reading and writing failed."""
+    try:
+        return code == sqlite3.SQLITE_IOERR and shutil.disk_usage(path.parent).free < ROOM_BYTES
+    except OSError:
+        return False
+
+
 def _start_error(path: Path, error: Exception) -> StartError:
     code = sqlite_code(error)
     number = error.errno if isinstance(error, OSError) else None
-    if code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT):
+    if code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT) or _has_no_room(path, code):
         return StartError(f"The disk of the data folder {path.parent} is full.", "Free some space, then start again.")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StartError(

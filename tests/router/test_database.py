@@ -262,6 +262,12 @@ def test_a_full_disk_is_explained_and_nothing_of_the_old_is_lost(tmp_path: Path)
         assert rows(place / "quorum.db", "SELECT title FROM chats") == [("kept",)]
 
 
+@pytest.mark.parametrize("size_kib", [24, 48, 80, 120])
+def test_a_disk_that_fills_up_while_the_database_is_made_is_named(tmp_path: Path, size_kib: int) -> None:
+    with small_disk(tmp_path, size_kib) as place, pytest.raises(StartError, match="full"):
+        once(place / "quorum.db")
+
+
 def test_a_database_that_another_program_locks_is_explained(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CAREFUL, "busy_timeout", 10)
     monkeypatch.setitem(PRAGMAS, "busy_timeout", 10)

@@ -106,6 +106,12 @@ class Session {
     }
   }
 
+  /** Take work again. */
+  async resume(): Promise<void> {
+    const node = await this.attempt(() => this.api.post<NodeInfo>("/resume"));
+    if (node) this.apply({ node });
+  }
+
   /** When `job` came, in Unix seconds: its `eta_s` counts from then. */
   heardAt(job: JobInfo): number {
     return this.#heard.get(job) ?? now();

@@ -27,7 +27,7 @@ async def test_a_new_user_is_told_what_the_starter_model_is_and_how_to_get_a_bet
 
     await expect(page.get_by_text("came with Quorum")).to_be_visible()
     await page.get_by_role("button", name="Get a better model").click()
-    await page.get_by_text("Where do I get one?").click()
+    await expect(page.get_by_text("Where do I get one?")).to_be_visible()
     await expect(page.get_by_text("take a file of at most about")).to_be_visible()
     await page.keyboard.press("Escape")
     await page.get_by_role("link", name="Models").click()

@@ -45,7 +45,7 @@ class Chats:
         """All conversations, newest first; with ``q`` those that have it in their title or a message, in any case."""
         words = _clean(q.strip()[:QUERY_LIMIT])
         sql, params = (_LIST, ()) if not words else _search(words)
-        return await self._store.run(
+        return await self._store.read(
             lambda db: [_info(columns) for columns in db.execute_sql(sql + _NEWEST_FIRST, params)]
         )
 
@@ -89,11 +89,11 @@ class Chats:
                 messages=[_message(columns) for columns in messages],
             )
 
-        return await self._store.run(read)
+        return await self._store.read(read)
 
     async def info(self, chat_id: str) -> ChatInfo:
         """A conversation as the list shows it."""
-        return await self._store.run(lambda db: _read_info(db, chat_id))
+        return await self._store.read(lambda db: _read_info(db, chat_id))
 
     async def patch(self, chat_id: str, patch: ChatPatch) -> ChatInfo:
         """Change title, model or options; what is absent stays."""
@@ -190,12 +190,12 @@ class Chats:
 
     async def message(self, message_id: str) -> Message:
         """One message."""
-        return await self._store.run(lambda db: _read_message(db, message_id))
+        return await self._store.read(lambda db: _read_message(db, message_id))
 
     async def running_answers(self) -> Sequence[Message]:
         """Answers that have not ended, oldest first: at the start, those an earlier process left."""
         sql = f"SELECT {_FIELDS} FROM messages WHERE state = 'running' ORDER BY row_id"  # noqa: S608 - own constant
-        return await self._store.run(lambda db: [_message(columns) for columns in db.execute_sql(sql)])
+        return await self._store.read(lambda db: [_message(columns) for columns in db.execute_sql(sql)])
 
     def _new(self, chat_id: str, role: str, parent_id: str | None, model: str, **fields: Any) -> Message:
         now = self._clock.wall()

@@ -17,7 +17,7 @@ import peewee
 
 from router.database import OpenReport
 from router.errors import StoreError
-from router.work import Call, Params, Put, Work, as_store_error, is_disk_fault
+from router.work import Call, Params, Put, Read, Work, as_store_error, is_disk_fault
 from router.writer import Batch, Faults, Writer
 
 log = logging.getLogger(__name__)
@@ -127,10 +127,15 @@ class Store:
         result: T = await self._call(fn)
         return result
 
-    def _call(self, fn: Callable[[peewee.SqliteDatabase], Any]) -> asyncio.Future[Any]:
+    async def read(self, fn: Callable[[peewee.SqliteDatabase], T]) -> T:
+        """As ``run`` for a ``fn`` that changes nothing: it also works while the disk can't be written."""
+        result: T = await self._call(fn, Read)
+        return result
+
+    def _call(self, fn: Callable[[peewee.SqliteDatabase], Any], kind: type[Call] = Call) -> asyncio.Future[Any]:
         self.wake(urgent=True)
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(Call(fn, future))
+        self._waiting.append(kind(fn, future))
         return future
 
     # the loop's side
@@ -148,14 +153,14 @@ class Store:
         if self._in_flight:
             return
         batch = self._collect()
+        if self._state is _State.CLOSING and not batch:
+            self._flush_done()
+            return
+        if not self.healthy and all(work.reads for work in batch):
+            batch.append(PROBE)  # reading says nothing of a disk that can't be written
         if batch:
             self._in_flight = True
             self._writer.batches.put(batch)
-        elif self._state is _State.CLOSING:
-            self._flush_done()
-        elif not self.healthy:
-            self._in_flight = True
-            self._writer.batches.put([PROBE])
 
     def _collect(self) -> Batch:
         """Everything that waits, rows first."""

@@ -84,6 +84,9 @@ class Work:
     silent = False
     """Nobody waits for it: a failure is reported by the store, and memory for it is bounded."""
 
+    reads = False
+    """It changes nothing, so that it needs no room on the disk."""
+
     def run(self, db: peewee.SqliteDatabase) -> None:
         """Do it. An exception undoes this unit only."""
         raise NotImplementedError
@@ -140,6 +143,14 @@ class Call(Work):
     def settle(self, error: Exception | None) -> bool:
         resolve(self.future, error, self.value)
         return False
+
+
+class Read(Call):
+    """A call that changes nothing: a disk that can't be written does not keep it from its result."""
+
+    __slots__ = ()
+
+    reads = True
 
 
 def resolve(future: asyncio.Future[Any], error: Exception | None, value: Any = None) -> None:

@@ -97,7 +97,7 @@ class Writer:
         except Exception as error:
             roll_back(db)
             if is_disk_fault(error):
-                return batch, [bare(error)] * len(batch)
+                return batch, [_alone(db, work) if work.reads else bare(error) for work in batch]
         parts = [part for work in batch for part in work.parts()]
         try:
             return parts, self._one_by_one(db, parts)
@@ -122,6 +122,15 @@ class Writer:
         db.execute_sql("COMMIT")
         self._faults.reach("after_commit")
         return errors
+
+
+def _alone(db: peewee.SqliteDatabase, reading: Work) -> Exception | None:
+    """Read outside of any transaction; why it failed, or None."""
+    try:
+        reading.run(db)
+    except Exception as error:
+        return bare(error)
+    return None
 
 
 def _attempt(db: peewee.SqliteDatabase, part: Work) -> Exception | None:

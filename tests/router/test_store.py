@@ -178,6 +178,21 @@ async def test_a_failing_disk_acknowledges_nobody_and_recovers_without_a_restart
         assert await store.run(paths) == ["/nobody waits"]
 
 
+async def test_what_only_reads_works_while_the_disk_is_full_and_is_no_sign_of_recovery(path: Path) -> None:
+    faults = Broken()
+    async with opened(path, faults) as store:
+        await store.commit(PUT, ("/kept", 1.0))
+        faults.error = disk_full()
+        lost = store.commit(PUT, ("/lost", 2.0))
+        read = asyncio.ensure_future(store.read(paths))
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreError, match="full"):
+                await lost
+            assert await read == ["/kept"]
+            assert await store.read(paths) == ["/kept"]
+        assert not store.healthy
+
+
 async def test_a_full_disk_that_has_room_again_is_noticed_though_nobody_writes(path: Path) -> None:
     faults = Broken()
     async with opened(path, faults) as store:

@@ -178,7 +178,7 @@ export const t = {
     temperatureHint: "0 always answers alike; higher is more varied. Empty: the engine's default.",
     temperatureWrong: "Between 0 and 2, or empty.",
     maxTokens: "Longest answer",
-    maxTokensHint: "In tokens. Empty: as long as it takes.",
+    maxTokensHint: "In tokens; 100 are about 75 words. Empty: as long as it takes.",
     maxTokensWrong: "A whole number of at least 1, or empty.",
     default: "default",
   },

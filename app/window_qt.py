@@ -11,7 +11,7 @@ from PySide6.QtWebEngineCore import QWebEnginePage, QWebEngineScript, QWebEngine
 from PySide6 import QtCore
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QColor, QIcon, QKeySequence, QShortcut
-from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
+from PySide6.QtWidgets import QApplication, QFileDialog, QGridLayout, QMessageBox, QSpacerItem
 from webview.platforms import qt
 
 from app.gui_thread import GuiThread
@@ -27,6 +27,7 @@ qt_log = logging.getLogger("qt")
 
 ZOOM_STEP: Final = 1.1
 PULSE_MS: Final = 200
+QUESTION_PX: Final = 420
 THEME_SCRIPT: Final = "theme"
 CRASHES: Final = 3
 """Times in a row the page is loaded again after its process died; a load that ends well counts anew."""
@@ -148,6 +149,9 @@ class QtPlatform:
         view.show()
         view.raise_()
         view.activateWindow()
+        if self._crashes > CRASHES:  # the page was given up; whoever opens the window wants it tried again
+            self._crashes = 0
+            view.webview.reload()
 
     def note_place(self, native: Any, memory: Memory) -> None:
         """Read it on the GUI thread."""
@@ -234,6 +238,9 @@ def _ask(view: Any, question: str, detail: str, yes: str, no: str) -> bool:
     refuse = box.addButton(no, QMessageBox.ButtonRole.RejectRole)
     box.setDefaultButton(refuse)
     box.setEscapeButton(refuse)
+    layout = box.layout()
+    if isinstance(layout, QGridLayout):  # else a long sentence is wrapped at a width made for short ones
+        layout.addItem(QSpacerItem(QUESTION_PX, 0), layout.rowCount(), 0, 1, layout.columnCount())
     box.exec()
     accepted = box.clickedButton() is accept or box.clickedButton() == accept
     box.deleteLater()

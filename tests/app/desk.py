@@ -163,6 +163,10 @@ class Hands:
         """What Qt does when the session manager says so; the process may be killed when it has returned."""
         self._gui(self._desktop._platform.on_session_end)
 
+    def give_up(self) -> None:
+        """As after a page whose process died again and again."""
+        self._desktop._platform._crashes = 99
+
     def renderer(self) -> int:
         return self._gui(self._view.webview.page().renderProcessPid)
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.app.conftest import SHOWN, StartDesk
 from tests.app.rig import Desk, Pipe, Screen, SessionBus
+from tests.app.statusnotifier import FakeTray
 
 pytestmark = [pytest.mark.desktop, pytest.mark.timeout(120)]
 
@@ -77,6 +78,15 @@ async def test_the_window_remembers_its_place_and_its_zoom(
 
 async def test_a_page_whose_process_dies_is_loaded_again(desk: Desk) -> None:
     os.kill(await desk.do("renderer"), signal.SIGKILL)
+
+    await desk.event(SHOWN)
+    assert await desk.do("node", "loads") == 2
+
+
+async def test_opening_the_window_tries_a_page_that_was_given_up_again(desk: Desk, tray: FakeTray) -> None:
+    await desk.do("give_up")
+    os.kill(await desk.do("renderer"), signal.SIGKILL)
+    await tray.click("Open Quorum")
 
     await desk.event(SHOWN)
     assert await desk.do("node", "loads") == 2

@@ -109,7 +109,7 @@ async def test_a_setting_that_cannot_be_right_is_refused_where_it_is_typed(
 ) -> None:
     page = await open_page(await make_node(engine), "#/settings")
     field = page.get_by_label("Also answer on")
-    await expect(field).to_have_attribute("placeholder", "127.0.0.1:11434")
+    await expect(field).to_have_attribute("placeholder", "e.g. 127.0.0.1:11434")
     watch.refused = 1
     await field.fill("somewhere")
     await field.press("Enter")

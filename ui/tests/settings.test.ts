@@ -47,7 +47,7 @@ describe("settings", () => {
 
   test("show what an empty field stands for", () => {
     expect(example(setting({ name: "name" }), null)).toBe("");
-    expect(example(setting({ name: "engines" }), null)).toMatch(/^http/);
+    expect(example(setting({ name: "engines" }), null)).toMatch(/^e\.g\. http/);
     expect(example(setting({ name: "theme" }), null)).toBe("");
   });
 

@@ -354,10 +354,10 @@ export const t = {
     is: (text: string) => `That is ${text}.`,
     /** What an empty field means, or how a filled one looks. */
     examples: {
-      engines: "http://127.0.0.1:8000/v1",
-      origins: "http://localhost:3000",
-      hosts: "host.docker.internal",
-      also_listen: "127.0.0.1:11434",
+      engines: "e.g. http://127.0.0.1:8000/v1",
+      origins: "e.g. http://localhost:3000",
+      hosts: "e.g. host.docker.internal",
+      also_listen: "e.g. 127.0.0.1:11434",
     } as Record<string, string>,
     resetName: (title: string) => `Reset ${title} to its default`,
     fixed: (variable: string) => `Fixed by the environment or the command line (${variable}).`,

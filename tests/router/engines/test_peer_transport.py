@@ -89,7 +89,7 @@ async def test_a_client_that_does_not_read_is_no_silence_of_the_peer(
     studio.scripts[RUN] = script
     got: list[bytes] = []
     async with transport.post(("127.0.0.1", studio.port), RUN, BODY, 1.0) as source:
-        reply = PeerReply("studio", "text/event-stream", source, (0.1, 0.1))
+        reply = PeerReply("studio", "text/event-stream", source, (1.0, 1.0))
         reply.stream = PeerStream("studio", Call(Kind.CHAT, "m", BODY, True), reply, lambda: None)
         await reply.accepted()
 
@@ -99,8 +99,8 @@ async def test_a_client_that_does_not_read_is_no_silence_of_the_peer(
                 return True
             reply.pause()
             loop = asyncio.get_running_loop()
-            loop.call_later(0.5, go_on.set)
-            loop.call_later(0.5, reply.resume)
+            loop.call_later(2.5, go_on.set)
+            loop.call_later(2.5, reply.resume)
             return False
 
         async with asyncio.timeout(BOUND_S):

@@ -84,16 +84,19 @@ class Roster:
 
     # -- models, as the user asks
 
-    def load(self, name: str, engine_id: str) -> None:
-        """Begin to load a model. Raises ModelNotFoundError; a failure of the load is told as a notice."""
+    def load(self, name: str, engine_id: str, keep_alive_s: float | None = None) -> None:
+        """Begin to load a model, which then stays for ``keep_alive_s`` (negative: for ever) where one may say.
+
+        Raises ModelNotFoundError; a failure of the load is told as a notice.
+        """
         engine, model = self._pick(name, engine_id)
         if callable(forgive := getattr(engine, "forgive", None)):
             forgive(model)  # whoever loads a model that was set aside wants it tried once more
-        self._tasks.spawn("load", self._load(engine, model))
+        self._tasks.spawn("load", self._load(engine, model, keep_alive_s))
 
-    async def _load(self, engine: Engine, model: str) -> None:
+    async def _load(self, engine: Engine, model: str, keep_alive_s: float | None) -> None:
         try:
-            await engine.load(model, progress=lambda _: self.poll_soon(engine.id))
+            await engine.load(model, keep_alive_s=keep_alive_s, progress=lambda _: self.poll_soon(engine.id))
         except EngineFault as fault:
             self._failed(f"{model}: {fault.message}")
         finally:

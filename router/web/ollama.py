@@ -167,11 +167,12 @@ class OllamaRoutes:
         if not isinstance(name, str) or not name:
             raise BadRequestError("'model' is missing.", field="model")
         await self._service.intake.check_model(name)
-        if shapes.keep_alive_s(asked.get("keep_alive")) == 0:
+        keep_alive_s = shapes.keep_alive_s(asked.get("keep_alive"))
+        if keep_alive_s == 0:
             await self._service.unload(name, "")
             reason = "unload"
         else:
-            self._service.load(name, "")
+            self._service.load(name, "", keep_alive_s)
             reason = "load"
         made: dict[str, Any] = {"message": {"role": "assistant", "content": ""}} if chat else {"response": ""}
         return json_answer({"model": name, "created_at": shapes.now(), "done": True, "done_reason": reason} | made)

@@ -43,7 +43,7 @@ class Service:
     resume: Callable[[], None]
     drain: Callable[[], None]
     show: Callable[[], bool]
-    load: Callable[[str, str], None]
+    load: Callable[..., None]
     unload: Callable[[str, str], Awaitable[None]]
     add_models: Callable[[str], Awaitable[Added]]
     count_tokens: Callable[[str, bytes], Awaitable[int | None]]

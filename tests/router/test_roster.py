@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,26 @@ async def test_the_user_loads_and_unloads_by_name(shelf: Shelf) -> None:
     assert shelf.warm() == []
     with pytest.raises(ModelNotFoundError):
         shelf.roster.load("a", "elsewhere")
+
+
+class Noting(MemoryEngine):
+    """Remembers how long models were to stay."""
+
+    kept: float | None = None
+
+    async def load(self, model: str, *, keep_alive_s: float | None = None, **options: Any) -> None:
+        self.kept = keep_alive_s
+        await super().load(model, keep_alive_s=keep_alive_s, **options)
+
+
+async def test_a_model_is_loaded_for_as_long_as_was_asked(shelf: Shelf) -> None:
+    engine = Noting("e", ["a"])
+    await shelf.roster.add(engine)
+    shelf.roster.load("a", "", -1.0)
+    async with asyncio.timeout(5):
+        while not shelf.warm():
+            await asyncio.sleep(0)
+    assert engine.kept == -1.0
 
 
 async def test_a_model_that_was_set_aside_is_tried_once_more_when_the_user_loads_it(shelf: Shelf) -> None:

@@ -110,9 +110,8 @@ async def test_a_model_is_loaded_for_as_long_as_was_asked(shelf: Shelf) -> None:
     engine = Noting("e", ["a"])
     await shelf.roster.add(engine)
     shelf.roster.load("a", "", -1.0)
-    async with asyncio.timeout(5):
-        while not shelf.warm():
-            await asyncio.sleep(0)
+    while not engine.loaded:
+        await asyncio.wait(set(shelf.tasks._running), return_when=asyncio.FIRST_COMPLETED)
     assert engine.kept == -1.0
 
 

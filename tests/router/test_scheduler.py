@@ -604,3 +604,20 @@ def test_a_jump_of_the_wall_clock_changes_no_order_and_fails_nothing() -> None:
     assert names(world.run_all()) == names([first, second, third])
     assert {job.state for job in (first, second, third)} == {DONE}
     assert [job.receipt and job.receipt.total_s for job in (first, second, third)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("seconds", [-86_400.0, 86_400.0])
+def test_a_clock_that_jumps_changes_neither_the_order_nor_how_long_anybody_waits(seconds: float) -> None:
+    world = World(warm())
+    running, first = world.submit(max_attempts=2), world.submit()
+    world.clock.jump(seconds)
+    second = world.submit()
+    world.scheduler.survey()
+    assert [job.id for job in world.scheduler.line()] == [first.id, second.id]
+    world.fail(running)
+    assert running.state is QUEUED
+    world.pass_time(60)
+    for job in world.run_all():
+        assert job.receipt is not None
+        assert 0 <= job.receipt.queued_s < 70
+    assert {job.state for job in (running, first, second)} == {DONE}

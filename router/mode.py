@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from router.aio import Clock, Tasks
 from router.identity import write_private
 from router.scheduler import Scheduler
 from router.states import NodeMode
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 15.0
 
 
 class _Saved(msgspec.Struct):
@@ -45,7 +50,7 @@ class Mode:
         """Take up the pause of an earlier run, if it isn't over."""
         try:
             saved = msgspec.json.decode(self._path.read_bytes(), type=_Saved)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, msgspec.MsgspecError):
             return
         left = None if saved.until is None else saved.until - self._clock.wall()
         if saved.paused and (left is None or left > 0):
@@ -56,9 +61,18 @@ class Mode:
         self.paused_until = None if for_s is None else self._clock.wall() + for_s
         self._unloaded = False
         self._set(NodeMode.PAUSED)
-        if for_s is not None:
-            self._timer = asyncio.get_running_loop().call_later(for_s, self.resume)
+        self._wait()
         self.job_ended()
+
+    def _wait(self) -> None:
+        """Resume when the pause is over. Looked at often: the loop's clock stands still while the computer sleeps."""
+        if self.paused_until is None:
+            return
+        left_s = self.paused_until - self._clock.wall()
+        if left_s <= 0:
+            self.resume()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(min(left_s, LOOK_S), self._wait)
 
     def drain(self) -> None:
         """Start nothing new and say when nothing runs any more."""
@@ -85,5 +99,8 @@ class Mode:
             self._timer = None
         self._scheduler.set_mode(mode)
         saved = _Saved(paused=mode is NodeMode.PAUSED, until=self.paused_until)
-        write_private(self._path, msgspec.json.encode(saved))
+        try:
+            write_private(self._path, msgspec.json.encode(saved))
+        except OSError as error:  # it counts for this run all the same
+            log.warning("whether this node is paused could not be saved: %s", error.strerror)
         self._changed()

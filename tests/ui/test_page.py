@@ -314,6 +314,18 @@ async def test_a_broken_model_file_is_refused_with_its_reason(
     await expect(dialog.get_by_text("broken.gguf")).to_be_visible()
 
 
+async def test_a_broken_file_in_the_folder_of_models_is_shown_with_its_reason_and_offered_nowhere(
+    make_node: MakeNode, open_page: OpenPage, tmp_path: Path
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "Broken.gguf").write_bytes(b"GGUF no more")
+    page = await open_page(await make_node(builtin_engine=True, models_dir=str(tmp_path / "theirs")), "#/models")
+
+    await expect(page.get_by_text("Its file Broken.gguf is not a GGUF file.")).to_be_visible()
+    await expect(page.get_by_role("button", name="Load broken")).to_have_count(0)
+    await expect(page.get_by_role("button", name="Chat with broken")).to_have_count(0)
+
+
 @pytest.mark.parametrize(
     "viewport",
     [{"width": 390, "height": 844}, {"width": 800, "height": 600}, {"width": 3840, "height": 2160}],

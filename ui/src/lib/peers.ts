@@ -31,7 +31,8 @@ export function grouped(peers: readonly PeerInfo[]): Groups {
 /** The one sentence before everything else. */
 export function sentence(paired: readonly PeerInfo[], models: readonly ModelInfo[]): string {
   if (paired.length === 0) return t.peers.alone;
-  const names = new Set(models.map((model) => model.name)).size;
+  const usable = models.filter((model) => model.capabilities.length > 0);
+  const names = new Set(usable.map((model) => model.name)).size;
   const away = paired.filter((peer) => peer.state !== "healthy");
   const first = away[0];
   const reach =

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
+import asyncio
+from typing import Any, Final
 
 import msgspec
 
@@ -11,12 +11,14 @@ from router.aio import Clock, Tasks
 from router.chats import Chats
 from router.chunks import NOT_JSON, payloads
 from router.engines.base import Kind
-from router.errors import BadRequestError, QuorumError, failure
+from router.errors import BadRequestError, QuorumError, StoreError, failure
 from router.intake import Intake
 from router.jobs import Job, Origin
 from router.view import View
 from router.web.canonical import check
 from router.wire import Answering, Chat, Ended, Message, NewMessage, Regenerate, State
+
+AGAIN_S: Final = 5.0
 
 
 class Conversations:
@@ -101,17 +103,25 @@ class Conversations:
         self._tasks.spawn("write-answer", self._write(recorder, ended))
 
     async def _write(self, recorder: _Recorder, ended: Ended) -> None:
-        with contextlib.suppress(QuorumError):  # a conversation deleted meanwhile needs no answer
-            message = await self._chats.finish_answer(
-                recorder.message.id,
-                content=recorder.content_text,
-                reasoning=recorder.reasoning_text,
-                reasoning_s=recorder.reasoning_s,
-                receipt=ended.receipt,
-                error=ended.error,
-            )
-            self._view.message(message)
-            self._view.chat((await self._chats.get(recorder.message.chat_id)).info)
+        """Into the conversation; while the disk can't be written, again and again."""
+        while True:
+            try:
+                message = await self._chats.finish_answer(
+                    recorder.message.id,
+                    content=recorder.content_text,
+                    reasoning=recorder.reasoning_text,
+                    reasoning_s=recorder.reasoning_s,
+                    receipt=ended.receipt,
+                    error=ended.error,
+                )
+                self._view.message(message)
+                self._view.chat((await self._chats.get(recorder.message.chat_id)).info)
+            except StoreError:
+                await asyncio.sleep(AGAIN_S)
+                continue
+            except QuorumError:
+                pass  # a conversation deleted meanwhile needs no answer
+            return
 
 
 class _Recorder:

@@ -9,6 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from router import conversation
+from router.errors import StoreError
 from router.node import Node
 from tests.fakes import HANG, RESET, ScriptedEngine, chunk, happens, head, stream, whole
 from tests.router.conftest import MakeNode
@@ -183,6 +185,25 @@ async def test_stopping_keeps_what_was_said(page: Page, engine: ScriptedEngine) 
     answer = await page.ended(chat["id"], answering["answer"]["id"])
     assert (answer["content"], answer["error"]["code"]) == ("so far", "cancelled")
     await happens(asked.gone, 1.0)
+
+
+async def test_an_answer_that_ended_while_the_disk_was_full_is_there_once_it_has_room(
+    page: Page, node: Node, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "AGAIN_S", 0.01)
+    finish, full = node._chats.finish_answer, 2
+
+    async def finish_answer(*message: Any, **facts: Any) -> Any:
+        nonlocal full
+        if full:
+            full -= 1
+            raise StoreError("The disk of the data folder is full; nothing was stored.")
+        return await finish(*message, **facts)
+
+    monkeypatch.setattr(node._chats, "finish_answer", finish_answer)
+    engine.play(head(), stream("Kept."))
+    chat = await page.call("POST", "chats", model="m")
+    assert (await page.ask(chat["id"], "Well?"))["content"] == "Kept."
 
 
 async def test_deleting_a_conversation_stops_its_answer(page: Page, engine: ScriptedEngine) -> None:

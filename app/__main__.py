@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0 fine, 1 failed, 2 wrong usage, 3 no Quorum is running."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _have_streams()
     if words[:1] == ["--engine-child"]:
         # The frozen program is its own Python: the engine's child process is started through it.
         from router.engines import llama_child
@@ -43,6 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         return 1
+
+
+def _have_streams() -> None:
+    """A program without a console has neither stdout nor stderr."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 # as long as the process lives
+            setattr(sys, name, nowhere)
 
 
 def _command(arguments: argparse.Namespace) -> int:

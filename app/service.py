@@ -36,8 +36,8 @@ TELL_S = 0.1
 class Service:
     """One node and the thread its loop runs in.
 
-    ``on_info``, ``on_setting`` and ``on_show`` are called on that thread and must return at once; ``on_end`` is called
-    when the thread ends although nobody asked it to. Set them before ``begin``.
+    ``on_info``, ``on_setting``, ``on_show`` and ``on_quit`` are called on that thread and must return at once;
+    ``on_end`` is called when the thread ends although nobody asked it to. Set them before ``begin``.
     """
 
     def __init__(self, options: NodeOptions, make_node: Callable[[NodeOptions], Node] | None = None) -> None:
@@ -46,6 +46,7 @@ class Service:
         self.on_info: Callable[[NodeInfo], None] = lambda info: None
         self.on_setting: Callable[[str, Value], None] = lambda name, value: None
         self.on_show: Callable[[], None] | None = None
+        self.on_quit: Callable[[], None] | None = None
         self.on_end: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="node")
         self._ready = threading.Event()
@@ -130,6 +131,10 @@ class Service:
         """The node as it is now."""
         return self.call(self.node.info)
 
+    def running_for_others(self) -> int:
+        """Jobs that run here for paired computers and holders of an API key."""
+        return self.call(self.node.running_for_others)
+
     def pause(self, for_s: float | None = None) -> None:
         """Take no new work, until resumed or for ``for_s`` seconds."""
         self.call(self.node.pause, for_s)
@@ -180,6 +185,7 @@ class Service:
         node = make_node(self.options)
         node.on_info = self._changed
         node.on_show = self.on_show
+        node.on_quit = self.on_quit
         await node.start()
         self._node = node
         try:

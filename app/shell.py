@@ -39,10 +39,6 @@ def run(options: NodeOptions, *, hidden: bool = False, headless_ok: bool = True,
     Shows the window of an instance that already runs on the data folder. Where no window can be shown it says so and
     serves headless, or fails when ``headless_ok`` is false. Call it on the main thread, while there is no other.
     """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # a program without a console has neither
-            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 # as long as the process lives
-            setattr(sys, name, nowhere)
     if reason := display.why_headless():
         return _headless(options, reason, headless_ok)
     try:
@@ -93,6 +89,7 @@ class Desktop:
         service.on_info = lambda info: self._do(self._info_changed, info)
         service.on_setting = lambda name, value: self._do(self._setting_changed, name, value)
         service.on_show = lambda: self._do(self._show)
+        service.on_quit = self.quit_now
         service.on_end = self._node_ended
 
     def can_draw(self) -> bool:
@@ -267,12 +264,13 @@ class Desktop:
 
     def _quit(self) -> None:
         try:
-            running = self.service.info().running
+            guests = self.service.running_for_others()
         except (TimeoutError, RuntimeError):
-            running = 0  # a node that does not answer must not keep the user from quitting
-        if running and self.window is not None:
-            jobs = "A job is running. It gets" if running == 1 else f"{running} jobs are running. They get"
-            detail = f"{jobs} 10 seconds to finish; what is left then waits for the next start."
+            guests = 0  # a node that does not answer must not keep the user from quitting
+        if guests and self.window is not None:
+            jobs = "A job of somebody else runs" if guests == 1 else f"{guests} jobs of other people run"
+            they = "It gets" if guests == 1 else "They get"
+            detail = f"{jobs} on this computer. {they} 10 seconds to finish; what is left then must begin again."
             if not self.window.ask("Quit Quorum?", detail, "Quit", "Keep running"):
                 return
         self.quit_now()

@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import os
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,3 +82,19 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def make_private(folder: Path) -> None:
+    """The data folder, for its owner only. Raises StartError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if os.name == "posix" and folder.stat().st_uid == os.geteuid():
+            folder.chmod(0o700)
+        probe = folder / f".write-{time.monotonic_ns()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StartError(
+            f"The data folder {folder} can't be written: {error.strerror}.",
+            "Correct its permissions or free some space, or give another one with --data-dir.",
+        ) from error

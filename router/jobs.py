@@ -237,6 +237,11 @@ class Job:
         """Seconds from acceptance to the start of the first try."""
         return (self.started_mono or self.created_mono) - self.created_mono
 
+    @property
+    def for_others(self) -> bool:
+        """Whether a paired computer or a holder of an API key asked for it."""
+        return self.origin is Origin.PEER or bool(self.key_id)
+
     def info(self) -> JobInfo:
         """The job as lists show it."""
         chosen = self.decision.chosen if self.decision else None

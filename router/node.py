@@ -7,11 +7,9 @@ import logging
 import os
 import secrets
 import socket
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
@@ -21,11 +19,10 @@ from router.aio import SystemClock, Tasks
 from router.archive import Archive
 from router.chats import Chats
 from router.conversation import Conversations
-from router.errors import StartError
 from router.events import Bus
 from router.hardware import Hardware, HardwareProbe, disk_free_bytes
 from router.idempotency import Once
-from router.identity import load_identity, write_private
+from router.identity import load_identity, make_private, write_private
 from router.intake import Intake
 from router.job_rows import JobRows
 from router.jobs import Job
@@ -70,12 +67,13 @@ class Node:
     def __init__(self, options: NodeOptions) -> None:
         self.on_info: Callable[[NodeInfo], None] | None = None
         self.on_show: Callable[[], None] | None = None
+        self.on_quit: Callable[[], None] | None = None
         self.control_token = secrets.token_hex(32)
         self.address = ""
         self._dir = options.data_dir
         self._level = options.log_level
         self._discovery = options.discovery
-        _make_private(self._dir)
+        make_private(self._dir)
         self.settings = Settings(self._dir / SETTINGS, overrides=options.overrides)
         self._clock = SystemClock()
         self._tasks = Tasks()
@@ -210,7 +208,8 @@ class Node:
             pause=self.pause,
             resume=self.resume,
             drain=self.drain,
-            show=self._show,
+            show=lambda: _called(self.on_show),
+            quit=lambda: _called(self.on_quit),
             load=self._roster.load,
             unload=self._roster.unload,
             add_models=self._engines.add_models,
@@ -308,6 +307,11 @@ class Node:
             network=self._front.network,
         )
 
+    def running_for_others(self) -> int:
+        """Jobs that run on this computer's engines for paired computers and holders of an API key."""
+        leased = [(job, job.lane.engine) for job in self._scheduler.jobs.values() if job.lane and job.state.running]
+        return sum(job.for_others and self._registry.local(engine) for job, engine in leased)
+
     def pause(self, for_s: float | None = None) -> None:
         """Take no new work; after ``for_s`` seconds resume."""
         self._mode.pause(for_s)
@@ -356,12 +360,6 @@ class Node:
         if self.on_info is not None:
             self.on_info(info)
 
-    def _show(self) -> bool:
-        if self.on_show is None:
-            return False
-        self.on_show()
-        return True
-
     async def _look_on(self) -> None:
         """Memory and disk, in a thread: asking a graphics driver takes milliseconds."""
         probe = HardwareProbe()
@@ -382,17 +380,8 @@ class Node:
                 self._view.changed()
 
 
-def _make_private(folder: Path) -> None:
-    """The data folder, for its owner only. Raises StartError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.name == "posix" and folder.stat().st_uid == os.geteuid():
-            folder.chmod(0o700)
-        probe = folder / f".write-{time.monotonic_ns()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise StartError(
-            f"The data folder {folder} can't be written: {error.strerror}.",
-            "Correct its permissions or free some space, or give another one with --data-dir.",
-        ) from error
+def _called(listener: Callable[[], None] | None) -> bool:
+    if listener is None:
+        return False
+    listener()
+    return True

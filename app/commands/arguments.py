@@ -151,5 +151,6 @@ def parser() -> argparse.ArgumentParser:
     drain = add("drain", "Finish what runs, take nothing new, and say when it is empty.", listing)
     drain.add_argument("--wait", action="store_true", help="return only when nothing runs any more")
     add("resume", "Take work again.", listing)
+    add("quit", "End the running Quorum, desktop or not, and return when it has ended.", listing)
     add("selftest", "Try everything on a throw-away data folder: node, page, model, store, window.", listing)
     return top

@@ -1,4 +1,4 @@
-"""``pause``, ``drain`` and ``resume``: whether the node takes work."""
+"""``pause``, ``drain``, ``resume`` and ``quit``: whether the node takes work, and its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from app.client import Client, CommandError
+from app.commands.arguments import data_dir
 from app.commands.output import clean, complain, say, say_json, span
+from app.instance import Instance
+
+QUIT_S = 30.0
 
 
 def pause(client: Client, arguments: argparse.Namespace) -> int:
@@ -42,6 +46,21 @@ def drain(client: Client, arguments: argparse.Namespace) -> int:
     return _tell(node, arguments)
 
 
+def end(client: Client, arguments: argparse.Namespace) -> int:
+    """End the node or the desktop in order, and return when its process has given up the data folder."""
+    client.call("POST", "/local/v1/quit", {})
+    folder = data_dir(arguments)
+    deadline = time.monotonic() + QUIT_S
+    while (lock := Instance.acquire(folder)) is None:
+        if time.monotonic() > deadline:
+            raise CommandError(f"Quorum did not end within {QUIT_S:.0f} s.", "See its log, then end its process.")
+        time.sleep(0.1)
+    lock.release()
+    if not arguments.json:
+        say("Quorum has ended. What had not finished goes on at its next start.")
+    return 0
+
+
 def _tell(node: dict[str, Any], arguments: argparse.Namespace) -> int:
     if arguments.json:
         say_json(node)
@@ -58,4 +77,9 @@ def _tell(node: dict[str, Any], arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[Client, argparse.Namespace], int]] = {"pause": pause, "drain": drain, "resume": resume}
+COMMANDS: dict[str, Callable[[Client, argparse.Namespace], int]] = {
+    "pause": pause,
+    "drain": drain,
+    "resume": resume,
+    "quit": end,
+}

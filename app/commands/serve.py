@@ -47,6 +47,7 @@ async def _serve(options: NodeOptions) -> int:
     stop = asyncio.Event()
     _on_signals(stop)
     node = Node(options)
+    node.on_quit = stop.set
     await node.start()
     try:
         say(f"Quorum answers at {node.address}/v1")

@@ -44,6 +44,7 @@ class LocalRoutes:
         app.router.add_post(f"{base}/resume", self.resume)
         app.router.add_post(f"{base}/drain", self.drain)
         app.router.add_post(f"{base}/show", self.show)
+        app.router.add_post(f"{base}/quit", self.quit)
         app.router.add_get(f"{base}/settings", self.settings)
         app.router.add_patch(f"{base}/settings", self.change_settings)
         app.router.add_get(f"{base}/models", self.models)
@@ -99,6 +100,12 @@ class LocalRoutes:
         if not self._service.show():
             raise QuorumError("conflict", "This node has no window.", "Open its address in a browser.", status=409)
         return web.Response(status=204)
+
+    async def quit(self, request: web.Request) -> web.Response:
+        """``POST quit``: it ends in order, as after a signal."""
+        if not self._service.quit():
+            raise QuorumError("conflict", "This node is part of another program.", "Quit that one.", status=409)
+        return web.Response(status=202)
 
     async def settings(self, request: web.Request) -> web.Response:
         """``GET settings``."""

@@ -43,6 +43,7 @@ class Service:
     resume: Callable[[], None]
     drain: Callable[[], None]
     show: Callable[[], bool]
+    quit: Callable[[], bool]
     load: Callable[..., None]
     unload: Callable[[str, str], Awaitable[None]]
     add_models: Callable[[str], Awaitable[Added]]

@@ -45,10 +45,12 @@ class FakeNode:
         self.settings = Settings(self._dir / "settings.json")
         self.on_info: Callable[[NodeInfo], None] | None = None
         self.on_show: Callable[[], None] | None = None
+        self.on_quit: Callable[[], None] | None = None
         self.calls: list[str] = []
         self.loads = 0
         self.mode = NodeMode.RUNNING
         self.running = running
+        self.guests = 0
         self.notice = ""
         self._paused_until: float | None = None
 
@@ -107,8 +109,11 @@ class FakeNode:
         self.mode = NodeMode(mode)
         self._tell()
 
-    def work(self, running: int) -> None:
-        self.running = running
+    def running_for_others(self) -> int:
+        return self.guests
+
+    def work(self, running: int, guests: int = 0) -> None:
+        self.running, self.guests = running, guests
         self._tell()
 
     def trouble(self, notice: str) -> None:

@@ -73,6 +73,16 @@ def test_a_killed_node_is_not_running_and_another_can_start_on_its_folder(tmp_pa
         assert again.quorum("status").returncode == 0
 
 
+def test_quit_ends_the_node_in_order_and_returns_when_it_has_ended(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", QUORUM_BUILTIN_ENGINE="0") as one:
+        done = one.quorum("quit")
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "Quorum has ended" in done.stdout
+        assert one.process.wait(timeout=10) == 0
+        assert one.quorum("quit").returncode == 3
+
+
 def serve_once(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "app", "serve", "--no-discovery", *arguments],

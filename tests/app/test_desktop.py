@@ -108,6 +108,23 @@ async def test_a_typed_question_is_answered_in_the_window(
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
+async def test_the_quit_command_ends_the_desktop_as_an_installer_needs_it(
+    start_desk: StartDesk, screen: Screen, bus: SessionBus
+) -> None:
+    desk = await start_desk(screen=screen, bus=bus, real=True)
+    await desk.event("drawn")
+
+    silent = "import sys; sys.stdout = sys.stderr = None; from app.__main__ import main; sys.exit(main())"
+    command = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", silent, "quit", "--data-dir", str(start_desk.data_dir),
+        cwd=ROOT, env=environment(start_desk.home, None, None),
+    )  # fmt: skip
+
+    assert await asyncio.wait_for(command.wait(), 40) == 0  # although it has no console
+    assert await desk.ended() == 0
+    assert not (start_desk.data_dir / "node.json").exists()
+
+
 async def test_a_second_headless_start_on_a_running_desktop_explains_itself(
     start_desk: StartDesk, screen: Screen, bus: SessionBus
 ) -> None:

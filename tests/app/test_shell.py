@@ -64,7 +64,7 @@ async def test_ctrl_c_in_a_terminal_reaches_all_processes_and_is_still_silent(de
 
 
 async def test_a_signal_while_a_question_is_open_ends_the_desktop(desk: Desk, tray: FakeTray) -> None:
-    await desk.do("node", "work", 1)
+    await desk.do("node", "work", 1, 1)
     await tray.entry("Running · 2 models · 1 job")
     await tray.click("Quit")
     await desk.event("question")
@@ -75,8 +75,8 @@ async def test_a_signal_while_a_question_is_open_ends_the_desktop(desk: Desk, tr
     assert desk.errors == ""
 
 
-async def test_quit_asks_only_while_jobs_run(desk: Desk, tray: FakeTray) -> None:
-    await desk.do("node", "work", 2)
+async def test_quit_asks_only_while_jobs_of_others_run_here(desk: Desk, tray: FakeTray) -> None:
+    await desk.do("node", "work", 2, 1)
     await tray.entry("Running · 2 models · 2 jobs")
 
     await tray.click("Quit")
@@ -86,8 +86,8 @@ async def test_quit_asks_only_while_jobs_run(desk: Desk, tray: FakeTray) -> None
     await desk.do("press", "Keep running")
     await tray.entry("Running · 2 models · 2 jobs")
 
-    await desk.do("node", "work", 0)
-    await tray.entry(RUNNING)
+    await desk.do("node", "work", 1)  # one's own goes on at the next start
+    await tray.entry("Running · 2 models · 1 job")
     await tray.click("Quit")
     assert await desk.ended() == 0
 

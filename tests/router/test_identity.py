@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 
 from router.errors import StartError
-from router.identity import load_identity, node_id, write_private
+from router.identity import load_identity, make_private, node_id, write_private
 
 
 def test_the_identity_is_made_once_and_stays(tmp_path: Path) -> None:
@@ -48,3 +48,13 @@ def test_a_private_file_is_replaced_whole(tmp_path: Path) -> None:
     write_private(path, b"two")
     assert path.read_bytes() == b"two"
     assert [file.name for file in tmp_path.iterdir()] == ["token"]
+
+
+def test_the_data_folder_is_for_its_owner_and_one_that_cannot_be_is_explained(tmp_path: Path) -> None:
+    make_private(tmp_path / "new" / "data")
+    assert stat.S_IMODE((tmp_path / "new" / "data").stat().st_mode) == 0o700
+    assert not list((tmp_path / "new" / "data").iterdir())
+
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StartError, match="can't be written"):
+        make_private(tmp_path / "file")

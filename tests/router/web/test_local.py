@@ -133,6 +133,7 @@ async def test_a_reader_that_comes_back_gets_just_what_it_missed(control: Contro
         ("POST", "models/load", {}, 400, "bad_request"),
         ("POST", "jobs/nobody/front", {}, 409, "conflict"),
         ("POST", "show", {}, 409, "conflict"),
+        ("POST", "quit", {}, 409, "conflict"),
         ("GET", "nowhere", None, 404, "not_found"),
     ],
 )
@@ -150,6 +151,23 @@ async def test_a_window_is_shown_when_there_is_one(control: Control) -> None:
     control.node.on_show = shown.set
     await control.read("POST", "show", {}, status=204)
     assert shown.is_set()
+
+
+async def test_what_runs_the_node_is_asked_to_end_it(control: Control) -> None:
+    asked = asyncio.Event()
+    control.node.on_quit = asked.set
+    await control.read("POST", "quit", {}, status=202)
+    assert asked.is_set()
+
+
+async def test_only_jobs_of_others_count_as_theirs(control: Control, engine: ScriptedEngine) -> None:
+    key = (await control.read("POST", "keys", {"name": "Anna"}, status=201))["key"]
+    for headers, theirs in (({}, 0), ({"Authorization": f"Bearer {key}"}, 1)):
+        engine.play(head(), chunk("one"), HANG)
+        ask = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True}
+        async with control.http.post(f"{control.node.address}/v1/chat/completions", json=ask, headers=headers) as reply:
+            await reply.content.readline()
+            assert control.node.running_for_others() == theirs
 
 
 async def test_a_conversation_is_exported_as_a_file(control: Control, engine: ScriptedEngine) -> None:

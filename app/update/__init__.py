@@ -1,0 +1,1 @@
+"""Self-update: compare, download to a temporary place, verify, try, swap, relaunch; every step can fail and recover."""

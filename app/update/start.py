@@ -1,0 +1,35 @@
+"""What every start of an installed program asks first: is an update unfinished? One look at the disk when none is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.update import journal
+from app.update.installation import root_of
+
+
+def work_of(program: Path) -> Path:
+    """Where updates of the installation of ``program`` are prepared, also when a crash left the program in there."""
+    root = root_of(program)
+    if root.parent.name.startswith(".") and root.parent.name.endswith(".update"):
+        return root.parent
+    return root.with_name(f".{root.name}.update")
+
+
+def begin(words: Sequence[str], program: Path) -> None:
+    """Mend what a crash left, and count a start of a new program on trial. May not return: see ``finish.begin``."""
+    work = work_of(program)
+    try:
+        there = (work / journal.FILE).is_file()
+    except OSError:
+        return
+    if there:
+        from app.update import finish
+
+        finish.begin(work, counts=_starts_a_node(words))
+
+
+def _starts_a_node(words: Sequence[str]) -> bool:
+    """Whether these words start a node; commands to a running one say nothing about the program on trial."""
+    return "serve" in words or not words or words[0].startswith("-") or Path(words[0]).is_absolute()

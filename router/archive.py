@@ -52,6 +52,14 @@ class Archive:
         answer.events = sum(data.count(b"\n\n") or 1 for _, data in answer.chunks)
         return answer
 
+    async def newest_of_peers(self) -> dict[str, str]:
+        """The greatest id of a job that each peer has sent, by the peer's node id."""
+        return await self._rows.newest_of_peers()
+
+    async def had(self, node_id: str, job_id: str, try_no: int) -> bool:
+        """Whether this try of a peer's job made a job here, in this run or an earlier one."""
+        return await self._rows.by_origin(node_id, job_id, try_no) is not None
+
     async def job(self, job_id: str) -> Job | None:
         """The job itself, live or as it ended, with what is kept of its answer; None when there is no such job."""
         live = self._scheduler.jobs.get(job_id)

@@ -251,6 +251,15 @@ class JobRows:
         rows = await self._select("WHERE origin_node = ? AND origin_job = ? AND origin_try = ?", (node, job_id, try_no))
         return rows[0] if rows else None
 
+    async def newest_of_peers(self) -> dict[str, str]:
+        """The greatest id of a job that each peer has sent, by the peer's node id."""
+
+        def read(db: peewee.SqliteDatabase) -> dict[str, str]:
+            sql = "SELECT origin_node, max(origin_job) FROM jobs WHERE origin_node IS NOT NULL GROUP BY origin_node"
+            return dict(db.execute_sql(sql).fetchall())
+
+        return await self._store.run(read)
+
     async def _select(self, rest: str, params: Params) -> list[JobRow]:
         sql = f"SELECT {SELECTED} FROM jobs {rest}"  # noqa: S608 - own constants
         return await self._store.run(lambda db: [unbind(columns) for columns in db.execute_sql(sql, params)])

@@ -20,7 +20,7 @@ from router.errors import EngineFault
 from router.health import Failure
 from router.peer_tls import pin_of, url_of
 from router.trust import Peer, authorization
-from router.wire_snapshot import PROTOCOL
+from router.wire_snapshot import OLDEST, PROTOCOL, PROTOCOL_HEADER
 
 CONNECT_S: Final = 1.0
 ANSWER_S: Final = 2.0
@@ -60,7 +60,7 @@ class PeerClient:
         self._pin = pin_of(peer.certificate_sha256)
         self._headers = {
             hdrs.AUTHORIZATION: authorization(own_id, peer),
-            "X-Quorum-Protocol": str(PROTOCOL),
+            PROTOCOL_HEADER: str(PROTOCOL),
             hdrs.ACCEPT_ENCODING: "identity",
             hdrs.USER_AGENT: "quorum",
         }
@@ -71,6 +71,19 @@ class PeerClient:
     def headers(self) -> dict[str, str]:
         """Those of a call with a JSON body, the secret among them."""
         return self._json
+
+    def speak(self, version: int = PROTOCOL) -> None:
+        """Call it in this version of the protocol from now on."""
+        for headers in (self._headers, self._json):
+            headers[PROTOCOL_HEADER] = str(version)
+
+    def gives_way(self, told: str) -> bool:
+        """Speak the older version that the peer told, if it is known here; whether that is another than before."""
+        older = range(OLDEST, int(self._headers[PROTOCOL_HEADER]))
+        if told not in map(str, older):
+            return False
+        self.speak(int(told))
+        return True
 
     @asynccontextmanager
     async def open(

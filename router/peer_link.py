@@ -23,7 +23,7 @@ from router.peer_client import PeerClient, PeerFault, Place, decoded, small
 from router.registry import Registry
 from router.states import PeerState
 from router.trust import Peer
-from router.wire_snapshot import SNAPSHOT_MAX_BYTES, PeerSnapshot, one_line, read_snapshot
+from router.wire_snapshot import PROTOCOL_HEADER, SNAPSHOT_MAX_BYTES, PeerSnapshot, one_line, read_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,11 @@ AGAIN_FIRST_S: Final = 0.25
 AGAIN_MAX_S: Final = 15.0
 REFUSED_S: Final = 30.0
 PLACES_MAX: Final = 16
+SIGHTED_MAX: Final = 8  # of them: what anybody may announce leaves room for what is known
+GAP_S: Final = 0.01  # between two looks at what it tells
 SENTENCE_MAX: Final = 300
+MEASURE_S: Final = 30.0
+LATENCIES_MAX: Final = 20
 
 
 class PeerLink:
@@ -60,7 +64,7 @@ class PeerLink:
         patience: Patience | None = None,
     ) -> None:
         self.snapshot: PeerSnapshot | None = None
-        self.latency_s: float | None = None
+        self.latencies_s: tuple[float, ...] = ()
         self.client = PeerClient(session, own_id, peer)
         self.engine = PeerEngine(self.client, registry.health, registry.update)
         self._peer = peer
@@ -74,8 +78,10 @@ class PeerLink:
         self._known = {(address, peer.port) for address in peer.addresses}
         self._trusted = True
         self._wake = asyncio.Event()
+        self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._reading: asyncio.Timeout | None = None
+        self._void = False
 
     # -- what others see
 
@@ -86,6 +92,29 @@ class PeerLink:
     @property
     def reason(self) -> str:
         return self._liveness.reason
+
+    @property
+    def left(self) -> bool:
+        """Whether its last word was a goodbye."""
+        return self._liveness.left
+
+    @property
+    def heard_at(self) -> float | None:
+        """Wall time of its last word; None before the first."""
+        return self._liveness.heard_at
+
+    def dial(self, place: Place) -> None:
+        """Somebody found it at ``place``: look there first, at once, unless it is followed already."""
+        if self.state in (PeerState.OFFLINE, PeerState.UNHEALTHY):
+            self.client.place = place
+            self._wake.set()
+
+    async def up(self, within_s: float) -> bool:
+        """Wait until it is followed, for so long at most; whether it is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._up.wait()
+        return self._up.is_set()
 
     async def start(self) -> None:
         """Take the peer in as an engine and begin to reach for it."""
@@ -106,6 +135,7 @@ class PeerLink:
         self._wake.set()
         if anew:
             self.engine.drop_connections()
+            self._void = True
         if anew and self._reading is not None:
             with contextlib.suppress(RuntimeError):
                 self._reading.reschedule(asyncio.get_running_loop().time())
@@ -120,6 +150,10 @@ class PeerLink:
         self._show()
 
     def _show(self) -> None:
+        if self.state in (PeerState.HEALTHY, PeerState.DRAINING):
+            self._up.set()
+        else:
+            self._up.clear()
         if self.snapshot is not None and self.state in (PeerState.HEALTHY, PeerState.DRAINING):
             self.engine.show(look_of(self.snapshot))
         else:
@@ -150,6 +184,7 @@ class PeerLink:
     async def _round(self, pause_s: float) -> float:
         """Try each place once; seconds to wait before the next round."""
         why, was = "No address of it is known.", self.state
+        self.client.speak()
         for place in self._places():
             try:
                 await self._follow(place)
@@ -169,31 +204,45 @@ class PeerLink:
     def _places(self) -> list[Place]:
         """Where it may be, the likeliest first."""
         known = [self.client.place] if self.client.place[0] else []
-        known += self._sighted(self._peer.node_id)
+        known += list(self._sighted(self._peer.node_id))[:SIGHTED_MAX]
         known += [(address, self._peer.port) for address in self._peer.addresses]
         return list(dict.fromkeys(known))[:PLACES_MAX]
 
     async def _follow(self, place: Place) -> None:
         """Read the stream until its goodbye. Raises PeerFault when it can't be had or breaks."""
         async with self.client.open("GET", STATE, place=place, connect_s=CONNECT_S, answer_s=ANSWER_S) as response:
-            if response.status != 200:
+            self._liveness.answered()
+            if response.status == 200:
+                self._trusted = True
+                measuring = self._tasks.spawn("peer latency", self._measure_on(place))
+                try:
+                    await self._listen(response, place)
+                finally:
+                    measuring.cancel()
+                return
+            told = response.headers.get(PROTOCOL_HEADER, "") if response.status == 400 else ""
+            if not self.client.gives_way(told):
                 raise await self._refused(response)
-            self._trusted = True
-            events = _Events()
-            opened = self._clock.mono()
-            first = True
-            while True:
-                for name, data in events.feed(await self._read(response, self._patience_left(opened, first))):
-                    if name == b"goodbye":
-                        self._liveness.goodbye()
-                        return
-                    if name in (b"snapshot", b"change"):
-                        self._told(data, place)
-                        if first:
-                            first = False
-                            self._tasks.spawn("peer latency", self._measure(place))
-                    elif name == b"" and not first:
-                        self._liveness.beat()
+        await self._follow(place)  # in the older version that it speaks
+
+    async def _listen(self, response: aiohttp.ClientResponse, place: Place) -> None:
+        events = _Events()
+        self._void = False
+        opened = self._clock.mono()
+        first = True
+        while True:
+            told = events.feed(await self._read(response, self._patience_left(opened, first)))
+            newest = next((data for name, data in reversed(told) if name in (b"snapshot", b"change")), None)
+            if newest is not None:
+                self._told(newest, place)
+                first = False
+            elif not first and any(name == b"" for name, _ in told):
+                self._liveness.beat()
+            if any(name == b"goodbye" for name, _ in told):
+                self._liveness.goodbye()
+                return
+            if newest is not None:
+                await asyncio.sleep(GAP_S)  # a peer that tells without end gets no more than its share
 
     def _patience_left(self, opened: float, first: bool) -> float:
         """Seconds in which the next word must come; the first one soon."""
@@ -203,7 +252,7 @@ class PeerLink:
 
     async def _read(self, response: aiohttp.ClientResponse, left_s: float) -> bytes:
         try:
-            async with asyncio.timeout(left_s) as self._reading:
+            async with asyncio.timeout(0.0 if self._void else left_s) as self._reading:
                 data = await response.content.readany()
         except TimeoutError:
             self._liveness.look()
@@ -222,6 +271,8 @@ class PeerLink:
         except ValueError as error:
             raise PeerFault(f"It can't be understood: {error}.", None) from None
         news = snapshot != self.snapshot
+        if snapshot.name:
+            self.engine.label = snapshot.name  # what is shown follows the name; the id is what counts
         self.snapshot = snapshot
         self.client.place = place
         was = self.state
@@ -251,14 +302,18 @@ class PeerLink:
         except TimeoutError:
             return b""
 
-    async def _measure(self, place: Place) -> None:
-        """How long a word takes there and back, on a connection that is open already."""
-        with contextlib.suppress(PeerFault):
-            await self.client.ask("GET", HELLO, place=place, timeout_s=ANSWER_S)
-            began = asyncio.get_running_loop().time()
-            await self.client.ask("GET", HELLO, place=place, timeout_s=ANSWER_S)
-            self.latency_s = round(asyncio.get_running_loop().time() - began, 5)
-            self._changed()
+    async def _measure_on(self, place: Place) -> None:
+        """How long a word takes there and back, on a connection that is open already: now, and again and again."""
+        await self._up.wait()
+        while True:
+            with contextlib.suppress(PeerFault):
+                await self.client.ask("GET", HELLO, place=place, timeout_s=ANSWER_S)
+                began = asyncio.get_running_loop().time()
+                await self.client.ask("GET", HELLO, place=place, timeout_s=ANSWER_S)
+                took_s = round(asyncio.get_running_loop().time() - began, 5)
+                self.latencies_s = (*self.latencies_s, took_s)[-LATENCIES_MAX:]
+                self._changed()
+            await asyncio.sleep(MEASURE_S)
 
 
 async def _quietly(telling: Awaitable[None]) -> None:
@@ -273,13 +328,17 @@ class _Events:
     """Cuts the bytes of a state stream into events (name, data); a comment is ("", "")."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
         """The events that are whole now. Raises PeerFault on an endless one."""
-        *whole, self._rest = (self._rest + data.replace(b"\r", b"")).split(b"\n\n")
-        if len(self._rest) > SNAPSHOT_MAX_BYTES:
-            raise PeerFault("It sent an endless line.", None)
+        self._rest += data.replace(b"\r", b"")
+        if b"\n\n" not in self._rest[-len(data) - 1 :]:
+            if len(self._rest) > SNAPSHOT_MAX_BYTES:
+                raise PeerFault("It sent an endless line.", None)
+            return []
+        *whole, rest = bytes(self._rest).split(b"\n\n")
+        self._rest = bytearray(rest)
         return [_event(event) for event in whole if event]
 
 

@@ -25,6 +25,7 @@ from router.wire import ErrorInfo, Receipt, State
 
 FIRST_CONTENT_S = 120.0
 BETWEEN_CONTENT_S = 30.0
+LOADING_S = 300.0  # of a load on another computer that comes no further
 WHOLE_JOB_S = 1800.0
 EVENT_MAX_BYTES = 8 * 1024 * 1024
 BODY_MAX_BYTES = 64 * 1024 * 1024
@@ -67,13 +68,31 @@ class Relay:
         self._events = 0
         self._carry = bytearray()
         self._end: Outcome | None = None
-        self._waits_there = False
+        self._there: JobState | None = None
+        self._loaded_pct: int | None = None
+        self._load_mono = 0.0
 
     def heard(self, state: State) -> None:
-        """Another computer tells how the job stands there: while it waits or loads, no content is awaited."""
-        self._waits_there = state.state in (JobState.QUEUED, JobState.LOADING)
-        if not self._committed:
-            self._last = self._clock.mono()
+        """Another computer tells how the job stands there: while it waits or loads, no content is awaited.
+
+        Once it works there the wait is over, whatever is told later: words alone never move the limit.
+        """
+        if self._there is JobState.WORKING or self._committed:
+            return
+        now = self._clock.mono()
+        if state.state is JobState.LOADING and (
+            self._there is not JobState.LOADING or (state.loading_pct or 0) > (self._loaded_pct or 0)
+        ):
+            self._load_mono, self._loaded_pct = now, state.loading_pct
+        if self._waits_there:
+            self._last = now
+        self._there = state.state
+
+    @property
+    def _waits_there(self) -> bool:
+        if self._there is JobState.LOADING:
+            return self._clock.mono() - self._load_mono < LOADING_S
+        return self._there is JobState.QUEUED
 
     async def run(self, engine: Engine, call: Call) -> Outcome:
         """Make the attempt; returns how it ended. Cancelling it stops the generation."""
@@ -243,7 +262,7 @@ class Relay:
                 return None
             events, self._held = bytes(self._held), bytearray()
             self._committed = True
-            self._waits_there = False
+            self._there = JobState.WORKING
             self._ttft_s = round(now - self._began, 5)
             self._last = now
         elif now - self._last > self._limits.between_content_s / LOOKS and has_content(events):
@@ -281,7 +300,8 @@ def _with_facts(done: Outcome, facts: Receipt | None) -> Outcome:
     missing = {
         name: value for name, value in told.items() if value is not None and value >= 0 and getattr(done, name) is None
     }
-    return replace(done, **missing)
+    there = {"queued_there_s": max(0.0, facts.queued_s), "loading_there_s": max(0.0, facts.loading_s)}
+    return replace(done, **missing, **there)
 
 
 async def _rest(reply: Reply) -> None:

@@ -12,6 +12,8 @@ from router.states import NodeMode
 from router.wire_base import Wire
 
 PROTOCOL: Final = 1
+OLDEST: Final = max(1, PROTOCOL - 1)  # one version back is spoken, too
+PROTOCOL_HEADER: Final = "X-Quorum-Protocol"
 SNAPSHOT_MAX_BYTES: Final = 2 * 2**20
 MODELS_MAX: Final = 1000
 LABELS_MAX: Final = 64

@@ -106,6 +106,15 @@ class Talk:
             while await self._reader.read(65536):
                 pass
 
+    async def left(self, within_s: float) -> bool:
+        """Whether the other side closes within that time."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self.gone()
+        except TimeoutError:
+            return False
+        return True
+
     def reset(self) -> None:
         self._writer.transport.abort()
 

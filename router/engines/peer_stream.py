@@ -20,6 +20,7 @@ from router.wire_snapshot import one_line
 EVENT_MAX_BYTES: Final = 8 * 2**20
 BODY_MAX_BYTES: Final = 64 * 2**20
 SENTENCE_MAX: Final = 300
+STATES_MAX: Final = 10_000
 
 _NOT_JSON: Final = (msgspec.DecodeError, ValueError, RecursionError)
 _DONE: Final = b"[DONE]"
@@ -46,6 +47,8 @@ class PeerStream:
         self.content = False
         self.ended = False
         self.fault: PeerFault | None = None
+        self.events = 0
+        self._states = 0
         self._label = label
         self._call = call
         self._reply = reply
@@ -82,6 +85,7 @@ class PeerStream:
             if self.ended:
                 return
             if event:
+                self.events += 1
                 self._event(event)
 
     def _event(self, event: bytes) -> None:
@@ -114,8 +118,7 @@ class PeerStream:
                 elif payload:
                     self._chunk(payload)
             case b"state":
-                if self._call.told is not None:
-                    self._call.told(self._decoded(_STATE, payload))
+                self._state(self._decoded(_STATE, payload))
             case b"body":
                 self._body(payload)
             case b"facts":
@@ -132,6 +135,13 @@ class PeerStream:
         self._begun()
         self._last = payload if b'"finish_reason"' in payload else self._last
         self._out.append(b"data: " + payload + b"\n\n")
+
+    def _state(self, state: State) -> None:
+        self._states += 1
+        if self._states > STATES_MAX:
+            raise self._odd("tells of the same job without end")
+        if self._call.told is not None:
+            self._call.told(state)
 
     def _body(self, payload: bytes) -> None:
         if self._call.stream or self.content:

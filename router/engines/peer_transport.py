@@ -26,16 +26,16 @@ from router.peer_tls import client_context
 KEEP_ALIVE_S: Final = 60.0
 IDLE_MAX: Final = 256
 REST_S: Final = 0.05
+SIGN_BYTES: Final = 4096  # of an event that is not whole yet: less is no sign of life
 
 
 class PeerTransport:
-    """Connections to one peer, kept between requests. ``close`` when it is let go."""
+    """Connections to one peer, kept between requests; ``headers`` are read at each call. ``close`` lets it go."""
 
     def __init__(self, name: str, certificate_sha256: bytes, headers: dict[str, str]) -> None:
-        lines = "".join(f"{field}: {value}\r\n" for field, value in headers.items())
         self._name = name
         self._pin = certificate_sha256
-        self._head = f"{lines}Content-Length: ".encode("latin-1", "replace")
+        self._headers = headers
         self._context: ssl.SSLContext | None = None
         self._idle: list[Connection] = []
 
@@ -49,8 +49,9 @@ class PeerTransport:
     async def post(self, place: Place, path: str, body: bytes, connect_s: float) -> AsyncIterator[Http1Reply]:
         """The head of the answer; the caller bounds the time. Leaving early closes the connection. Raises PeerFault."""
         host = f"[{place[0]}]" if ":" in place[0] else place[0]
-        line = f"POST {path} HTTP/1.1\r\nHost: {host}:{place[1]}\r\n".encode()
-        connection, status = await self._send(place, line + self._head + b"%d\r\n\r\n" % len(body) + body, connect_s)
+        lines = "".join(f"{field}: {value}\r\n" for field, value in self._headers.items())
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}:{place[1]}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
+        connection, status = await self._send(place, head.encode("latin-1", "replace") + body, connect_s)
         try:
             if 300 <= status < 400:
                 raise PeerFault(f"{self._name} answered with a redirect, which is never followed.", Failure.BROKEN)
@@ -140,6 +141,8 @@ class PeerReply(Reply):
         self._paused = False
         self._silent = False
         self._heard = 0.0
+        self._events = 0
+        self._came = 0
         self._watch: asyncio.TimerHandle | None = None
 
     @property
@@ -169,6 +172,13 @@ class PeerReply(Reply):
     def _limit_s(self) -> float:
         return self._quiet_s[self._checked.content]
 
+    def _signs(self, data: bytes) -> None:
+        """Whole events are signs of life, and so is much of one that is not whole yet; single bytes are none."""
+        self._came += len(data)
+        if self._checked.events != self._events or self._came >= SIGN_BYTES:
+            self._events, self._came = self._checked.events, 0
+            self._heard = asyncio.get_running_loop().time()
+
     async def each(self, took: Callable[[bytes], bool]) -> None:
         stream = self._checked
         if (out := stream.take()) and took(out):
@@ -179,8 +189,8 @@ class PeerReply(Reply):
         self._heard = loop.time()
 
         def came(data: bytes) -> bool:
-            self._heard = loop.time()
             stream.feed(data)
+            self._signs(data)
             if (out := stream.take()) and took(out):
                 return True
             if stream.fault is not None:
@@ -215,9 +225,12 @@ class PeerReply(Reply):
 
     async def _pull(self) -> AsyncIterator[bytes]:
         stream = self._checked
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
         while True:
             if out := stream.take():
                 yield out
+                self._heard = loop.time()  # this side may have taken its time
             if stream.ended:
                 with contextlib.suppress(TimeoutError, EngineFault):
                     async with asyncio.timeout(REST_S):
@@ -227,11 +240,12 @@ class PeerReply(Reply):
             if stream.fault is not None:
                 raise stream.fault
             try:
-                async with asyncio.timeout(self._limit_s):
+                async with asyncio.timeout_at(self._heard + self._limit_s):
                     data = await self._read()
             except TimeoutError:
                 raise PeerFault(f"{self._label} said nothing for {self._limit_s:g} s.", Failure.SILENT) from None
             stream.feed(data)
+            self._signs(data)
 
     def pause(self) -> None:
         self._paused = True

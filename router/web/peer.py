@@ -92,6 +92,7 @@ class PeerSurface:
         app.router.add_post(f"{PREFIX}/callback", self.callback)
         guard = PeerGuard(self._trust, lambda: self._desk.is_open)
         listener = PeerListener(app, guard, server_context(self._identity), self._tasks, self._limits)
+        await self.runs.open()
         await listener.open(addresses, port)
         self._listener = listener
         return listener.port

@@ -12,14 +12,14 @@ from router.errors import failure
 from router.trust import Peer, Trust
 from router.web.answers import SAFE_HEADERS, Shape, error_answer
 from router.web.guard import CHAT_BYTES
+from router.wire_snapshot import OLDEST, PROTOCOL, PROTOCOL_HEADER
 
 PREFIX: Final = "/peer/v1"
 RUN: Final = f"{PREFIX}/run"
 PAIR_1: Final = f"{PREFIX}/pair/1"
 PAIR_2: Final = f"{PREFIX}/pair/2"
 HELLO: Final = f"{PREFIX}/hello"
-PROTOCOL_HEADER: Final = "X-Quorum-Protocol"
-SPOKEN: Final = frozenset({"1"})
+SPOKEN: Final = frozenset(map(str, range(OLDEST, PROTOCOL + 1)))
 ENVELOPE_BYTES: Final = 64 * 1024
 SMALL_BYTES: Final = 64 * 1024
 PAIR_BYTES: Final = 16 * 1024
@@ -64,7 +64,7 @@ class PeerGuard:
         elif path != HELLO and not self._pairing():
             return _refuse("forbidden", "No pairing is open on this computer, or its code is used up.", _PAIR_HINT)
         if path != HELLO and request.headers.get(PROTOCOL_HEADER) not in SPOKEN:
-            return _refuse("bad_request", "This computer speaks another version of the protocol.", _VERSION_HINT)
+            return _refuse_version(request.headers.get(PROTOCOL_HEADER, ""))
         return _check_body(request, path)
 
     async def finish(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -74,7 +74,19 @@ class PeerGuard:
 
 
 _PAIR_HINT: Final = "Pair the two computers on the Peers page, or with 'quorum pair'."
-_VERSION_HINT: Final = "Install the same version of Quorum on both computers."
+_VERSION: Final = re.compile(r"[0-9]{1,4}")
+
+
+def _refuse_version(asked: str) -> web.Response:
+    """Says which version is spoken here, in a header, too: a newer caller may know it."""
+    named = f"version {asked}" if _VERSION.fullmatch(asked) else "none that is known"
+    answer = _refuse(
+        "bad_request",
+        f"The computer that was called speaks version {PROTOCOL} of the protocol, the one that calls {named}.",
+        "Install the same version of Quorum on both computers: update the older one.",
+    )
+    answer.headers[PROTOCOL_HEADER] = str(PROTOCOL)
+    return answer
 
 
 def _check_body(request: web.BaseRequest, path: str) -> web.Response | None:

@@ -114,11 +114,17 @@ class PeerRuns:
         self._most = a_peer
         self._runs: dict[Try, _Run] = {}
         self._past: dict[str, OrderedDict[Try, None]] = {}
+        self._horizon: dict[str, str] | None = None  # by peer: jobs with greater ids than this are in memory, if at all
         self._of_peer: Counter[str] = Counter()
         self._turnstile = Turnstile()
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    async def open(self) -> None:
+        """Before the first run: learn up to where earlier runs of this node have had jobs of peers."""
+        if self._horizon is None:
+            self._horizon = await self._service.archive.newest_of_peers()
 
     async def run(self, request: web.Request) -> web.StreamResponse:
         """``POST /peer/v1/run``. Refusals are QuorumError: their statuses are the contract's."""
@@ -126,7 +132,8 @@ class PeerRuns:
         self.check_door(peer)
         await self._turnstile.enter()
         asked = read(peer.node_id, await request.read())
-        self.check_door(peer)  # the grant may have gone while the body came
+        await self._recall(asked.key)
+        self.check_door(peer)  # the grant may have gone meanwhile
         run = await self._accept(peer, asked)
         try:
             return await self._answer(request, run)
@@ -233,11 +240,21 @@ class PeerRuns:
         self._forget(key)
         self._remember(key)
 
+    async def _recall(self, key: Try) -> None:
+        """A try of an earlier run of this node, or of long ago, is only in the store. New jobs need no look there."""
+        node, job, _ = key
+        if self._horizon is None or job > self._horizon.get(node, "") or key in self._runs:
+            return
+        if key not in self._past.get(node, ()) and await self._service.archive.had(*key):
+            self._remember(key)
+
     def _remember(self, key: Try) -> None:
         past = self._past.setdefault(key[0], OrderedDict())
         past[key] = None
         if len(past) > REMEMBERED:
-            past.popitem(last=False)
+            (node, job, _), _ = past.popitem(last=False)
+            if self._horizon is not None:
+                self._horizon[node] = max(job, self._horizon.get(node, ""))
 
 
 _GRANT_HINT: Final = "Its user can allow it on the Peers page there."

@@ -15,7 +15,7 @@ from router.errors import ModelNotFoundError
 from router.health import Failure
 from router.liveness import Patience
 from router.peer_client import Place
-from router.peer_link import STATE, PeerLink
+from router.peer_link import GAP_S, PLACES_MAX, STATE, PeerLink
 from router.peer_tls import client_session
 from router.placement import Word
 from router.registry import Registry
@@ -313,3 +313,65 @@ async def test_a_stopped_link_leaves_nothing(side: Side, studio: Studio) -> None
     assert not side.registry.has_engine(link.engine.id)
     with pytest.raises(ModelNotFoundError):
         side.registry.find("m")
+
+
+async def test_a_peer_that_tells_without_end_is_looked_at_a_hundred_times_a_second_at_most(
+    side: Side, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    began = asyncio.get_running_loop().time()
+    looks: list[int] = []
+    monkeypatch.setattr(link.engine, "show", lambda look: looks.append(look.in_flight))
+    for number in range(2000):
+        studio.say.put_nowait(told("change", studio.snapshot("m", in_flight=number)))
+    studio.say.put_nowait(told("change", studio.snapshot("m", in_flight=7777)))
+    await side.until(lambda: link.snapshot is not None and link.snapshot.in_flight == 7777)
+    took = asyncio.get_running_loop().time() - began
+    assert len(looks) <= took / GAP_S + 2
+    assert looks[-1] == 7777
+
+
+async def test_an_older_peer_is_followed_in_its_version_of_the_protocol(
+    side: Side, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As this version will be by the next one."""
+    monkeypatch.setattr("router.peer_client.PeerClient.speak.__defaults__", (2,))
+    told_of: list[str] = []
+
+    async def older(talk: Talk) -> None:
+        told_of.append(talk.asked.headers["x-quorum-protocol"])
+        if told_of[-1] == "1":
+            await studio._state(talk)
+        else:
+            await talk.refuse(400, "bad_request", "It speaks version 1.", X_Quorum_Protocol="1")
+
+    studio.scripts[STATE] = older
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    assert told_of == ["2", "1"]
+    assert link.client.headers["X-Quorum-Protocol"] == "1"
+
+
+@pytest.mark.parametrize("spoken", ["2", "0", "9999", "x", ""])
+async def test_a_peer_of_a_version_that_is_not_known_here_is_named_as_the_reason(
+    side: Side, studio: Studio, spoken: str
+) -> None:
+    async def newer(talk: Talk) -> None:
+        await talk.refuse(400, "bad_request", "It speaks version 2, you speak version 1.", X_Quorum_Protocol=spoken)
+
+    studio.scripts[STATE] = newer
+    link = await side.link(studio.peer)
+    await side.until(lambda: "speaks version 2" in link.reason)
+    assert link.state is OFFLINE
+    assert link.client.headers["X-Quorum-Protocol"] == "1"
+
+
+async def test_whatever_is_announced_of_it_the_known_addresses_are_tried(side: Side, studio: Studio) -> None:
+    """Somebody announces the id of a paired computer at places where nobody is."""
+    link = await side.link(studio.peer)
+    link.client.place = ("127.0.0.1", 9)
+    side.places = [("127.0.0.1", 10 + number) for number in range(50)]
+    places = link._places()
+    assert len(places) <= PLACES_MAX
+    assert places[-1] == ("127.0.0.1", studio.port)

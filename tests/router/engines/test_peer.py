@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from router.aio import SystemClock, Tasks
 from router.engines import peer as peer_module
 from router.engines.base import Call, EngineSnapshot, Kind, Reply
 from router.engines.peer import PeerEngine, look_of
+from router.engines.peer_transport import SIGN_BYTES
 from router.errors import EngineFault
 from router.events import Bus
 from router.health import Health
@@ -407,6 +409,40 @@ async def test_a_drip_of_single_bytes_is_not_an_answer_in_time(side: Side, studi
     assert raised.value.retryable
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_drip_of_single_bytes_after_accepting_is_silence(
+    side: Side, studio: ScriptedPeer, streamed: bool
+) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.begin()
+        await talk.say(b"data: {")
+        with contextlib.suppress(ConnectionError):
+            while not await talk.left(QUIET_FIRST_S / 5):
+                await talk.say(b" ")
+
+    studio.scripts["/peer/v1/run"] = script
+    with pytest.raises(EngineFault, match="said nothing for"):
+        await side.run(streamed=streamed)
+    assert side.counted()
+
+
+async def test_a_long_event_that_comes_slowly_is_no_silence(side: Side, studio: ScriptedPeer) -> None:
+    parts = 8
+    word = "a" * SIGN_BYTES
+
+    async def script(talk: Talk) -> None:
+        await talk.begin()
+        event = chunk(word * parts)
+        for start in range(0, len(event), SIGN_BYTES):
+            await talk.say(event[start : start + SIGN_BYTES])
+            await talk.left(QUIET_FIRST_S / 4)
+        await talk.say(chunk(finish="stop"), told("facts", RECEIPT), DONE)
+        await talk.end()
+
+    studio.scripts["/peer/v1/run"] = script
+    assert (word * parts).encode() in await side.run()
+
+
 @pytest.mark.parametrize("bad", ["hangs", "hangs after headers"])
 async def test_a_peer_that_did_not_accept_in_time_is_left_alone_at_once(
     side: Side, studio: ScriptedPeer, bad: str
@@ -508,7 +544,7 @@ class House:
         self.tasks = Tasks()
         clock = SystemClock()
         self.runner = Runner(self.registry, Bus(), self.tasks, clock, lambda _: None, Limits())
-        self.scheduler = Scheduler(self.registry, self.runner, clock, width=lambda _: 4, route=lambda: "")
+        self.scheduler = Scheduler(self.registry, self.runner, clock, width=lambda _: 4, route=lambda _: "")
         self.runner.scheduler = self.scheduler
         self.registry.changed = self.scheduler.refresh
         self.ended = asyncio.Event()
@@ -624,6 +660,28 @@ async def test_while_a_job_waits_or_loads_there_no_content_is_awaited(
     await happens(house.ended)
     assert job.state is JobState.DONE
     assert JobState.LOADING in [state.state for state in reader.states]
+
+
+@pytest.mark.parametrize("state", [JobState.WORKING, JobState.LOADING])
+async def test_news_without_progress_do_not_hold_a_request_for_ever(
+    session: aiohttp.ClientSession, studio: ScriptedPeer, monkeypatch: pytest.MonkeyPatch, state: JobState
+) -> None:
+    """What works says so once; a load that comes no further has a limit of its own."""
+    monkeypatch.setattr("router.relay.LOADING_S", 0.2)
+
+    async def script(talk: Talk) -> None:
+        await talk.begin()
+        with contextlib.suppress(ConnectionError):
+            while not await talk.left(0.05):
+                await talk.say(told("state", State(state=state, loading_pct=40)))
+
+    studio.scripts["/peer/v1/run"] = script
+    house = House(session, studio, None)
+    house.runner._limits = Limits(0.3, 30.0, 30.0)
+    job = house.submit()
+    await happens(house.ended)
+    assert job.error is not None
+    assert (job.state, job.error.code) == (JobState.FAILED, "deadline_exceeded")
 
 
 async def test_a_peer_that_only_beats_is_given_up_and_left_alone(

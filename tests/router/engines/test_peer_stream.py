@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.engines.base import Call, Kind, Reply
-from router.engines.peer_stream import PeerStream
+from router.engines.peer_stream import STATES_MAX, PeerStream
 from router.peer_client import PeerFault
+from router.states import JobState
+from router.wire import State
 from tests.fakes import DONE, chunk, pieces
 from tests.fakes_peer import RECEIPT, told
 
@@ -54,6 +57,15 @@ def test_garbage_is_a_fault_or_nothing_and_never_passed_on(said: list[bytes]) ->
         payload = event.removeprefix(b"data: ")
         assert payload == b"[DONE]" or isinstance(json.loads(payload), dict)
     assert got.count(b"[DONE]") <= 1
+
+
+def test_news_of_one_job_are_bounded() -> None:
+    stream, _ = reading()
+    stream.feed(b": accepted\n\n")
+    news = told("state", State(state=JobState.QUEUED, place=1))
+    stream.feed(news * STATES_MAX)
+    with pytest.raises(PeerFault, match="without end"):
+        stream.feed(news)
 
 
 def test_what_comes_after_the_end_is_not_read() -> None:

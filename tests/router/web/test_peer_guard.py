@@ -106,7 +106,14 @@ async def test_another_version_of_the_protocol_is_said_so(site: Site, version: s
     )
     status, told = await site.status("run", asked(), headers=headers)
     assert (status, told["error"]["code"]) == (400, "bad_request")
-    assert "version" in told["error"]["message"]
+    assert f"speaks version 1 of the protocol, the one that calls {_named(version)}." in told["error"]["message"]
+    assert "update the older one" in told["error"]["hint"]
+    async with site.call("run", asked(), headers=headers) as answer:
+        assert answer.headers["X-Quorum-Protocol"] == "1"
+
+
+def _named(version: str | None) -> str:
+    return f"version {version}" if version in ("0", "2") else "none that is known"
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,37 @@ async def test_a_try_that_runs_is_refused_and_so_is_one_that_ran(site: Site, eng
     assert len(engine.asked) == 1
 
 
+async def test_a_try_runs_once_though_this_node_was_started_anew_meanwhile(
+    make_node: MakeNode, engine: ScriptedEngine
+) -> None:
+    engine.play(head() + stream("a"))
+    engine.play(head() + stream("b"))
+    node = await make_node(engine, share=True)
+    async with surface_of(node) as site, site.run(asked(1, job="J5")) as answer:
+        await answer.rest()
+    await node.stop()
+    again = await make_node(engine, share=True)
+    async with surface_of(again, paired=False) as site:
+        status, told = await site.status("run", asked(1, job="J5"))
+        assert (status, told["error"]["code"]) == (409, "conflict")
+        assert len(engine.asked) == 1
+        async with site.run(asked(2, job="J5")) as answer:
+            assert (await answer.rest())[-1].data == "[DONE]"
+
+
+async def test_a_try_runs_once_though_it_was_so_long_ago_that_it_left_the_memory(
+    site: Site, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.web.peer_run.REMEMBERED", 2)
+    engine.play(head() + stream("a"))
+    for number in range(4):
+        async with site.run(asked(1, job=f"J{number}")) as answer:
+            await answer.rest()
+    for number in range(4):
+        assert (await site.status("run", asked(1, job=f"J{number}")))[0] == 409
+    assert len(engine.asked) == 4
+
+
 async def test_another_try_and_another_computers_try_of_that_number_are_others(
     site: Site, engine: ScriptedEngine
 ) -> None:

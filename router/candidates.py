@@ -9,14 +9,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from msgspec.structs import replace as with_fields
+
 from router import placement
+from router.aio import Clock
 from router.engines.base import Kind
 from router.errors import BadRequestError, ModelNotFoundError, QuorumError
 from router.jobs import Job, Origin
 from router.lanes import Lane
-from router.placement import Decision, Word
+from router.placement import Decision, HolderView, Route, Word
+from router.prediction import Need, predict
+from router.rates import Rates, identity_of
 from router.registry import Holder, Registry
 from router.states import NodeMode
+from router.wire_receipt import Predicted
 
 EMBEDDING_WIDTH: Final = 4
 PEERS_MAX: Final = 2
@@ -30,12 +36,16 @@ class Candidates:
         registry: Registry,
         lanes: dict[tuple[str, bool], Lane],
         width: Callable[[str], int],
-        route: Callable[[], str],
+        route: Callable[[str], str],
+        rates: Rates,
+        clock: Clock,
     ) -> None:
         self._registry = registry
         self._lanes = lanes
         self._width = width
         self._route = route
+        self._rates = rates
+        self._clock = clock
 
     def lane(self, engine: str, kind: Kind) -> Lane:
         """The lane of an engine for jobs of ``kind``."""
@@ -59,8 +69,21 @@ class Candidates:
         here = None
         if mode is not NodeMode.RUNNING:
             here = Word.PAUSED if mode is NodeMode.PAUSED else Word.DRAINING
-        views = [self.lane(h.engine, job.kind).view(h, here if h.local else None) for h in holders]
-        return placement.place(views, frozenset(job.tried), self._route())
+        now = self._clock.mono()
+        views = [self._view(job, holder, here if holder.local else None, now) for holder in holders]
+        decision = placement.place(views, frozenset(job.tried), self._route(job.model), self._need(job, holders[0]))
+        absent = () if job.origin is Origin.PEER else self._registry.absent(holders)
+        if absent or (decision.predicted is not None and now > job.created_mono):
+            decision = replace(decision, absent=absent, predicted=_after(decision, round(now - job.created_mono, 3)))
+        return decision
+
+    def _view(self, job: Job, holder: Holder, blocked: Word | None, now: float) -> HolderView:
+        view = self.lane(holder.engine, job.kind).view(holder, blocked)
+        speed = self._rates.speed(holder.engine, identity_of(holder.digest, holder.model), holder.told, now)
+        return replace(view, speed=speed)
+
+    def _need(self, job: Job, holder: Holder) -> Need:
+        return self._rates.need(job, identity_of(holder.digest, holder.model))
 
     def holders(self, job: Job) -> list[Holder]:
         """The holders of the job's model with what rules each of them out for this job.
@@ -105,8 +128,27 @@ class Candidates:
             if holder.engine == lane.engine and holder.blocked is None and lane.view(holder, None).free:
                 if (holder.node, holder.engine) in job.tried or not (holder.warm or not lane.in_flight):
                     return None
-                return not holder.warm
+                return None if self._later(job, holder, holders) else not holder.warm
         return None
+
+    def _later(self, job: Job, here: Holder, holders: list[Holder]) -> bool:
+        """Whether a job that is to be done soonest would be done later ``here`` than where it waits."""
+        if job.lane is None or self._route(job.model) != Route.FASTEST:
+            return False
+        now, need = self._clock.mono(), self._need(job, here)
+        there = next((holder for holder in holders if holder.engine == job.lane.engine), here)
+        ends = [self._finish_s(self._view(job, holder, None, now), need) for holder in (here, there)]
+        return ends[0] is not None and ends[1] is not None and ends[0] > ends[1]
+
+    @staticmethod
+    def _finish_s(view: HolderView, need: Need) -> float | None:
+        expected = predict(view.speed, need, warm=view.warm, ahead=view.ahead)
+        return expected.finish_s if expected is not None else None
+
+
+def _after(decision: Decision, after_s: float) -> Predicted | None:
+    """What is expected, counted from when the job was accepted."""
+    return with_fields(decision.predicted, after_s=after_s) if decision.predicted is not None else None
 
 
 def _seeing(job: Job, found: list[Holder]) -> list[Holder]:

@@ -39,7 +39,8 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one attempt, as a value. Times are seconds since it began; ``crashed``: the engine's process died;
+    """The end of one attempt, as a value. Times are seconds since it began; another computer that served also tells
+    how long the job waited and its model loaded there. ``crashed``: the engine's process died;
     ``lasting``: another round at the same holder can't help."""
 
     result: Result
@@ -52,6 +53,8 @@ class Outcome:
     completion_tokens: int | None = None
     prefill_per_s: float | None = None
     tokens_per_s: float | None = None
+    queued_there_s: float = 0.0
+    loading_there_s: float = 0.0
     crashed: bool = False
     lasting: bool = False
 
@@ -289,23 +292,42 @@ class Job:
         chosen = decision.chosen if decision else None
         if decision is None or chosen is None:
             return None
+        queued_s, loading_s, ttft_s, working_s = self._parts(outcome, now_mono)
         return Receipt(
             node=chosen.node,
             engine=chosen.engine,
             model=chosen.model,
-            digest=self.digest,
+            digest=chosen.digest,
+            by_name=chosen.digest is None,
+            predicted=decision.predicted,
             reason=decision.reason,
-            verdicts=list(decision.verdicts),
+            verdicts=[*decision.verdicts, *decision.absent],
             tries=list(self.tries),
-            queued_s=round((self.started_mono or now_mono) - self.created_mono, 4),
-            loading_s=round(self.loading_s, 4),
-            ttft_s=outcome.ttft_s if outcome else None,
+            queued_s=queued_s,
+            loading_s=loading_s,
+            ttft_s=ttft_s,
+            working_s=working_s,
             total_s=round(now_mono - self.created_mono, 4),
             prompt_tokens=outcome.prompt_tokens if outcome else None,
             cached_tokens=outcome.cached_tokens if outcome else None,
             completion_tokens=outcome.completion_tokens if outcome else None,
             prefill_per_s=outcome.prefill_per_s if outcome else None,
             tokens_per_s=outcome.tokens_per_s if outcome else None,
+        )
+
+    def _parts(self, outcome: Outcome | None, now_mono: float) -> tuple[float, float, float | None, float | None]:
+        """(queued, loading, to the first content, working): waits and loads elsewhere count as such, not as work."""
+        queued_s = (self.started_mono or now_mono) - self.created_mono
+        if outcome is None:
+            return round(queued_s, 4), round(self.loading_s, 4), None, None
+        first_s = outcome.duration_s if outcome.ttft_s is None else outcome.ttft_s
+        there_s = min(outcome.queued_there_s + outcome.loading_there_s, first_s)
+        waited_s = min(outcome.queued_there_s, there_s)
+        return (
+            round(queued_s + waited_s, 4),
+            round(self.loading_s + there_s - waited_s, 4),
+            None if outcome.ttft_s is None else round(outcome.ttft_s - there_s, 5),
+            round(outcome.duration_s - there_s, 4),
         )
 
     def news(self) -> State:

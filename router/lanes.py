@@ -95,6 +95,7 @@ class Lane:
             free_vram_bytes=holder.free_vram_bytes,
             blocked=holder.blocked or blocked,
             detail=holder.detail,
+            digest=holder.digest,
         )
 
     def add(self, job: Job) -> None:

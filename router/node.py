@@ -36,6 +36,7 @@ from router.registry import Registry
 from router.relay import Limits
 from router.room import Room
 from router.roster import Roster
+from router.routes import route_of
 from router.runner import JobMoved, Runner
 from router.scheduler import Scheduler
 from router.sessions import ModelFiles, Sessions
@@ -127,7 +128,7 @@ class Node:
         self._roster = Roster(self._registry, self._tasks, self._clock, self._tell)
         runner = Runner(self._registry, self._bus, self._tasks, self._clock, self._roster.poll_now, Limits())
         self._scheduler = Scheduler(
-            self._registry, runner, self._clock, width=self._width, route=lambda: self.settings["route"]
+            self._registry, runner, self._clock, width=self._width, route=lambda model: route_of(model, self.settings)
         )
         runner.scheduler = self._scheduler
         self._runner = runner

@@ -12,10 +12,8 @@ from aiohttp import web
 from router import __version__
 from router.errors import QueueFullError
 from router.registry import Registry
-from router.runner import JobMoved
 from router.scheduler import Scheduler
 from router.settings import Settings
-from router.states import JobState
 from router.trust import Peer, Trust
 from router.web.answers import SSE_HEADERS
 from router.wire import ModelInfo, NodeInfo
@@ -24,37 +22,10 @@ from router.wire_snapshot import PeerModel, PeerSnapshot
 BEAT_S: Final = 5.0
 STREAMS_A_PEER: Final = 8
 GOODBYE_S: Final = 0.5
-WEIGHT: Final = 0.2
 
 _encode: Final = msgspec.json.Encoder().encode
 _GOODBYE: Final = b"event: goodbye\ndata: {}\n\n"
 _BEAT: Final = b": beat\n\n"
-
-
-class Speeds:
-    """Tokens a second that this computer's models were measured at: moving means by engine and model."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], tuple[float | None, float | None]] = {}
-
-    def moved(self, event: JobMoved) -> None:
-        """Learn from a job that is done."""
-        job = event.job
-        if job.state is JobState.DONE and job.receipt is not None and job.lane is not None:
-            key = (job.lane.engine, job.lane_model)
-            prefill, decode = self._known.get(key, (None, None))
-            receipt = job.receipt
-            self._known[key] = (_mean(prefill, receipt.prefill_per_s), _mean(decode, receipt.tokens_per_s))
-
-    def of(self, engine: str, model: str) -> tuple[float | None, float | None]:
-        """(prefill, decode) in tokens a second; None while unknown."""
-        return self._known.get((engine, model), (None, None))
-
-
-def _mean(old: float | None, new: float | None) -> float | None:
-    if new is None or old is None:
-        return old if new is None else new
-    return round(old + WEIGHT * (new - old), 2)
 
 
 class Told:
@@ -68,7 +39,6 @@ class Told:
         info: Callable[[], NodeInfo],
         width: Callable[[str], int],
     ) -> None:
-        self.speeds = Speeds()
         self._registry = registry
         self._scheduler = scheduler
         self._settings = settings
@@ -106,7 +76,7 @@ class Told:
 
     def _model(self, info: ModelInfo) -> PeerModel:
         engine = self._registry.engines.get(info.engine)
-        prefill, decode = self.speeds.of(info.engine, info.name)
+        speed = self._scheduler.rates.own(info.engine, info.name)
         return PeerModel(
             name=info.name,
             digest=info.digest,
@@ -119,8 +89,9 @@ class Told:
             resident=info.residency == "warm",
             engine_kind=engine.kind if engine else "",
             problem=info.problem,
-            prefill_per_s=prefill,
-            tokens_per_s=decode,
+            prefill_per_s=speed.prefill_per_s,
+            tokens_per_s=speed.decode_per_s,
+            load_s=speed.load_s,
         )
 
     def may_use(self, peer: Peer) -> bool:

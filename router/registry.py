@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,10 @@ from router.engines.base import Engine, EngineModel, EngineSnapshot, Kind
 from router.errors import ModelNotFoundError
 from router.health import Health
 from router.placement import Word
+from router.prediction import UNMEASURED, Speed
 from router.states import NodeMode
 from router.wire import EngineInfo, ModelInfo
+from router.wire_receipt import Verdict
 
 NOT_READY = EngineSnapshot(ready=False, detail="starting")
 
@@ -29,7 +31,7 @@ class Holder:
     """One engine that has one model. ``model`` is the engine's own name of it.
 
     Of another computer ``others`` counts the jobs there that this node did not send; ``width`` is its own. ``blind``:
-    it is known to take no images.
+    it is known to take no images. ``told`` is how fast it says that it is.
     """
 
     node: str
@@ -45,6 +47,7 @@ class Holder:
     others: int = 0
     width: int = 0
     blind: bool = False
+    told: Speed = UNMEASURED
 
 
 @dataclass(slots=True)
@@ -193,7 +196,26 @@ class Registry:
             others=self.others(engine_id),
             width=snapshot.width,
             blind=engine.kind == "builtin" and "vision" not in model.capabilities,
+            told=model.speed,
         )
+
+    def absent(self, holders: Sequence[Holder]) -> tuple[Verdict, ...]:
+        """The computers that are not among ``holders``, with why; empty while there is no other computer."""
+        others = [engine_id for engine_id in self.engines if not self.local(engine_id)]
+        if not others:
+            return ()
+        held = {holder.node for holder in holders}
+        nodes = {str(getattr(self.engines[engine_id], "node", "")): engine_id for engine_id in others}
+        here = () if self.node in held else (Verdict(node=self.node, engine="", verdict=Word.MISSING),)
+        return here + tuple(self._absent(node, engine_id) for node, engine_id in nodes.items() if node not in held)
+
+    def _absent(self, node: str, engine_id: str) -> Verdict:
+        """Whoever was not heard of yet may have the model."""
+        snapshot = self.snapshots[engine_id]
+        if snapshot.ready or snapshot.models:
+            return Verdict(node=node, engine=engine_id, verdict=Word.MISSING)
+        word = Word.UNHEALTHY if snapshot.trusted else Word.UNTRUSTED
+        return Verdict(node=node, engine=engine_id, verdict=word, detail=snapshot.detail)
 
     def _blocked(self, engine_id: str, model: EngineModel) -> tuple[Word | None, str]:
         """The word that rules a holder out now, and why; an own engine is never ejected."""

@@ -46,7 +46,7 @@ class Scheduler:
         clock: Clock,
         *,
         width: Callable[[str], int],
-        route: Callable[[], str],
+        route: Callable[[str], str],
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.jobs: dict[str, Job] = {}
@@ -63,7 +63,7 @@ class Scheduler:
         self._gathering = False
         self.rates = Rates()
         self._survey = Survey(self.jobs, self.lanes, registry, self.rates, clock)
-        self._candidates = Candidates(registry, self.lanes, width, route)
+        self._candidates = Candidates(registry, self.lanes, width, route, self.rates, clock)
         self._balance = Balance(registry, self.lanes, self._candidates, self._opens, self._replace, self._recall)
 
     # -- the doors

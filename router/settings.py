@@ -152,6 +152,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("port", "Port", "Port of the client and control API on this computer.", "Network", 7411, low=0, high=65_535, restart=True),
     Setting("peer_port", "Peer port", "Port on which paired computers reach this one.", "Network", 7412, low=0, high=65_535, restart=True),
 )  # fmt: skip
+    Setting("model_routes", "Routes of single models", "Comma-separated models that have a route of their own, each as model=route with peers-first, local-first or fastest.", "Queue", "", check=_each(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}\s*=\s*(?:peers-first|local-first|fastest)", "qwen3=local-first")),
 
 BY_NAME: Final[dict[str, Setting]] = {setting.name: setting for setting in SETTINGS}
 

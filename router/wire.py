@@ -11,6 +11,10 @@ from router.states import JobState, NodeMode
 from router.wire_base import Wire as Wire
 from router.wire_peers import PairingInfo, PeerInfo
 from router.wire_snapshot import PeerModel as PeerModel
+from router.wire_receipt import Predicted as Predicted
+from router.wire_receipt import Receipt as Receipt
+from router.wire_receipt import Try as Try
+from router.wire_receipt import Verdict as Verdict
 from router.wire_snapshot import PeerSnapshot as PeerSnapshot
 
 
@@ -22,47 +26,6 @@ class ErrorInfo(Wire, frozen=True, kw_only=True):
     hint: str
     status: int
     retry_after_s: float | None = None
-
-
-class Verdict(Wire, frozen=True, kw_only=True):
-    """Why one candidate was or was not chosen. ``verdict`` is a word of the design: warm, cold, busy, ..."""
-
-    node: str
-    engine: str
-    verdict: str
-    detail: str = ""
-
-
-class Try(Wire, frozen=True, kw_only=True):
-    """One attempt at one holder and how it ended (``ok`` or an error code)."""
-
-    number: int
-    node: str
-    engine: str
-    result: str
-    detail: str = ""
-    duration_s: float = 0.0
-
-
-class Receipt(Wire, frozen=True, kw_only=True):
-    """What the user is told afterwards about one job; it names the holder that really served."""
-
-    node: str
-    engine: str
-    model: str
-    digest: str | None
-    reason: str
-    verdicts: list[Verdict]
-    tries: list[Try]
-    queued_s: float
-    loading_s: float
-    ttft_s: float | None = None
-    total_s: float | None = None
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    completion_tokens: int | None = None
-    prefill_per_s: float | None = None
-    tokens_per_s: float | None = None
 
 
 class JobInfo(Wire, frozen=True, kw_only=True):

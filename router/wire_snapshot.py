@@ -29,7 +29,8 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 class PeerModel(Wire, frozen=True, kw_only=True):
     """One model of a peer, as it tells it. ``name`` is its public name there, by which a run asks for it.
 
-    ``resident``: it answers without a load. Rates are tokens a second as measured there, None while unknown.
+    ``resident``: it answers without a load. Rates are tokens a second and ``load_s`` seconds, as measured there, None
+    while unknown.
     """
 
     name: str
@@ -45,6 +46,7 @@ class PeerModel(Wire, frozen=True, kw_only=True):
     problem: str = ""
     prefill_per_s: float | None = None
     tokens_per_s: float | None = None
+    load_s: float | None = None
 
 
 class PeerSnapshot(Wire, frozen=True, kw_only=True):
@@ -129,6 +131,7 @@ def _model(model: PeerModel) -> PeerModel:
 
 def one_line(text: str, longest: int = TEXT_MAX) -> str:
     """``text`` as one line of at most ``longest`` printable characters."""
+        load_s=_rate(model.load_s),
     return "".join(letter if letter.isprintable() else " " for letter in text[: 4 * longest]).strip()[:longest]
 
 

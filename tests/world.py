@@ -22,7 +22,7 @@ class World:
     def __init__(
         self,
         *engines: MemoryEngine,
-        route: str = "peers-first",
+        route: str | Callable[[str], str] = "peers-first",
         jitter: Callable[[float, float], float] = lambda low, high: high,
     ) -> None:
         self.clock = FakeClock()
@@ -34,7 +34,7 @@ class World:
             self.effects,
             self.clock,
             width=lambda engine: self.width.get(engine, 1),
-            route=lambda: route,
+            route=route if callable(route) else lambda _: route,
             jitter=jitter,
         )
         self.registry.changed = self.scheduler.refresh

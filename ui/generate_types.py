@@ -21,14 +21,14 @@ HEAD = "// Generated from router/wire.py by ui/generate_types.py. Do not edit.\n
 
 
 def structs() -> list[type[msgspec.Struct]]:
-    """The structs of ``router.wire`` and ``router.wire_peers`` in the order of the source, without their base."""
+    """The structs of ``router.wire`` and its parts in the order of the source, without their base."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from router import wire, wire_peers
+    from router import wire, wire_care, wire_peers, wire_receipt
 
     return [
         member
-        for module in (wire, wire_peers)
+        for module in (wire, wire_care, wire_peers, wire_receipt)
         for member in vars(module).values()
         if inspect.isclass(member)
         and issubclass(member, msgspec.Struct)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from router.prediction import UNMEASURED, Speed
 from router.states import NodeMode
 from router.wire import Receipt, State
 
@@ -40,6 +41,7 @@ class EngineModel:
     modified_at: float | None = None
     source: str = ""  # where its file lies, or the engine's label
     problem: str = ""  # why it can't run now, e.g. quarantined; empty when it can
+    speed: Speed = UNMEASURED  # as another computer measured it there
 
 
 @dataclass(frozen=True, slots=True)

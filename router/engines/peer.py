@@ -17,6 +17,7 @@ from router.engines.peer_transport import PeerReply, PeerTransport
 from router.errors import CODES, EngineFault
 from router.health import Failure, Health
 from router.peer_client import CONNECT_S, REFUSAL_MAX_BYTES, PeerClient, PeerFault, decoded
+from router.prediction import Speed
 from router.wire_snapshot import PeerModel, PeerSnapshot, one_line
 
 RUN: Final = "/peer/v1/run"
@@ -224,4 +225,5 @@ def _model(model: PeerModel) -> EngineModel:
         resident=model.resident,
         source=model.engine_kind,
         problem=model.problem,
+        speed=Speed(model.prefill_per_s, model.tokens_per_s, model.load_s),
     )

@@ -17,7 +17,6 @@ from router.identity import Identity
 from router.pairing import PairingDesk
 from router.peer_state import StateFeed, Told
 from router.peer_tls import certificate_at, server_context
-from router.runner import JobMoved
 from router.trust import Trust
 from router.web.answers import json_answer
 from router.web.peer_guard import HELLO, PAIR_1, PAIR_2, PEER, PREFIX, RUN, PeerGuard
@@ -54,7 +53,7 @@ class PeerSurface:
         self.runs = PeerRuns(service, self._told)
         self._listener: PeerListener | None = None
         self._calling_back: set[str] = set()
-        service.bus.listen(JobMoved, self._told.speeds.moved)
+        self._called_back: dict[str, deque[float]] = {}
         service.view.on_info.append(lambda _: self.feed.changed())
         service.settings.listen(self._settings_changed)
         trust.listen(self._trust_changed)

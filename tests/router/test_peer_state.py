@@ -10,16 +10,11 @@ from contextlib import AsyncExitStack
 import pytest
 
 import router.peer_state
-from router.jobs import Job, Result
 from router.node import Node
-from router.peer_state import Speeds
-from router.runner import JobMoved
-from router.states import JobState
 from router.wire_snapshot import read_snapshot
 from tests.fakes import HANG, ScriptedEngine, chunk, head, stream
 from tests.router.conftest import MakeNode
 from tests.router.web.peer_kit import ASK, LAPTOP, Site, Stream, surface_of
-from tests.world import World
 
 
 @pytest.fixture
@@ -159,29 +154,14 @@ async def test_one_peer_follows_only_so_often(site: Site) -> None:
 
 
 async def test_speeds_that_were_measured_are_told(site: Site, engine: ScriptedEngine) -> None:
-    last = chunk(finish="stop", timings={"prompt_per_second": 100.0, "predicted_per_second": 20.0})
+    timings = {"prompt_n": 9, "prompt_per_second": 100.0, "predicted_n": 2, "predicted_per_second": 20.0}
+    last = chunk(finish="stop", timings=timings)
     engine.play(head() + stream("a").partition(chunk(finish="stop"))[0] + last + b"data: [DONE]\n\n")
     async with site.run() as answer:
         await answer.rest()
     async with site.state() as states:
         [model] = (await states.next()).json["models"]
     assert (model["prefill_per_s"], model["tokens_per_s"]) == (100.0, 20.0)
-
-
-def test_speeds_are_moving_means_of_jobs_that_were_done() -> None:
-    world, speeds = World(), Speeds()
-
-    def done(result: Result, **facts: float) -> Job:
-        job = world.submit()
-        world.end(job, result, **facts)
-        speeds.moved(JobMoved(job, JobState.WORKING))
-        return job
-
-    done(Result.DONE, tokens_per_s=10.0, prefill_per_s=100.0)
-    done(Result.DONE, tokens_per_s=20.0)
-    done(Result.REJECTED, tokens_per_s=1000.0)
-    assert speeds.of("e", "m") == (100.0, 12.0)
-    assert speeds.of("e", "other") == (None, None)
 
 
 async def test_no_prompt_and_no_path_is_told(site: Site, engine: ScriptedEngine) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.placement import Decision, HolderView, Route, Word, place
+from router.prediction import Need, Speed
 from tests.fakes import view
 
 Pair = tuple[str, str]
@@ -152,6 +154,75 @@ def test_with_nobody_free_the_shortest_wait_is_taken_and_ties_go_to_a_warm_then_
     assert place(tie[:2]).chosen == tie[1]
 
 
+# -- with measured speeds
+
+ASKED = Need(prompt_tokens=100, answer_tokens=100)
+
+
+def paced(node: str, answer_s: float, **more: Any) -> HolderView:
+    """A holder that reads at once and writes what is ``ASKED`` in ``answer_s``."""
+    load_s = more.pop("load_s", None)
+    return view(node, speed=Speed(prefill_per_s=1e9, decode_per_s=100 / answer_s, load_s=load_s), **more)
+
+
+def test_fastest_takes_whoever_is_done_first_wherever_it_is() -> None:
+    slow_peer, quick_here = paced("p", 9.0), paced("here", 2.0)
+    decision = place([slow_peer, quick_here], route=Route.FASTEST, need=ASKED)
+    assert (decision.chosen, decision.reason) == (quick_here, "soonest")
+    assert decision.predicted is not None
+    assert decision.predicted.finish_s == 2.0
+    assert [verdict.predicted_s for verdict in decision.verdicts] == [9.0, 2.0]
+    assert place([slow_peer, quick_here], need=ASKED).chosen == slow_peer, "peers first is peers first"
+
+
+def test_fastest_waits_for_a_quick_one_rather_than_taking_a_free_slow_one() -> None:
+    quick, slow = paced("p1", 2.0, in_flight=1), paced("p2", 60.0)
+    decision = place([quick, slow], route=Route.FASTEST, need=ASKED)
+    assert (decision.chosen, decision.reason) == (quick, "soonest")
+    assert decision.predicted is not None
+    assert (decision.predicted.wait_s, decision.predicted.finish_s) == (1.0, 3.0)
+    long_line = paced("p1", 2.0, in_flight=1, waiting=40)
+    assert place([long_line, slow], route=Route.FASTEST, need=ASKED).chosen == slow
+
+
+def test_fastest_counts_the_load_of_one_that_is_cold() -> None:
+    cold, warm = paced("p1", 1.0, warm=False, load_s=30.0), paced("p2", 9.0)
+    assert place([cold, warm], route=Route.FASTEST, need=ASKED).chosen == warm
+    assert place([cold, warm], route=Route.FASTEST, need=Need(100, 1000)).chosen == cold
+
+
+def test_fastest_lets_an_unmeasured_one_that_is_free_and_warm_show_what_it_can() -> None:
+    known, unknown = paced("p1", 2.0), view("here")
+    assert place([known, unknown], route=Route.FASTEST, need=ASKED).chosen == unknown
+    assert place([known, view("here", in_flight=1)], route=Route.FASTEST, need=ASKED).chosen == known
+    assert place([known, view("here", warm=False)], route=Route.FASTEST, need=ASKED).chosen == known
+    busy = paced("p1", 2.0, in_flight=1)
+    assert place([busy, view("here", warm=False)], route=Route.FASTEST, need=ASKED).chosen == view("here", warm=False)
+
+
+def test_fastest_falls_back_to_the_chain_while_nothing_is_measured() -> None:
+    views = [view("here"), view("p1"), view("p2", in_flight=1)]
+    decision = place(views, route=Route.FASTEST, need=ASKED)
+    assert (decision.chosen, decision.reason, decision.predicted) == (views[1], "peer-warm", None)
+
+
+def test_within_a_class_the_predicted_finish_replaces_the_order_once_all_are_measured() -> None:
+    idle, quick = paced("p1", 9.0, width=8), paced("p2", 3.0, width=8, in_flight=4, last_used=9)
+    assert place([idle, quick], need=ASKED).chosen == quick
+    assert place([view("p1", width=8), quick], need=ASKED).chosen == view("p1", width=8), "an unknown one: the chain"
+    busy = [paced("p1", 9.0, in_flight=1), paced("p2", 1.0, in_flight=1, waiting=3)]
+    assert place(busy, need=ASKED).chosen == busy[1], "the shortest wait is a time, not a number of jobs"
+
+
+def test_among_those_about_as_quick_the_order_stays() -> None:
+    views = [paced("p1", 3.0, width=8, in_flight=2), paced("p2", 3.2, width=8, in_flight=1), paced("p3", 3.1, width=8)]
+    assert place(views, need=ASKED).chosen == views[2]
+
+
+def test_local_first_takes_this_computer_however_slow() -> None:
+    assert chosen(place([paced("p", 1.0), paced("here", 60.0)], route=Route.LOCAL_FIRST, need=ASKED)) == "here"
+
+
 VIEWS = st.lists(
     st.builds(
         view,
@@ -163,6 +234,7 @@ VIEWS = st.lists(
         width=st.integers(1, 3),
         last_used=st.floats(0, 9),
         free_vram_bytes=st.integers(0, 9),
+        speed=st.builds(Speed, *[st.none() | st.sampled_from([1.0, 50.0])] * 4),
         blocked=st.none() | st.sampled_from([Word.PAUSED, Word.DRAINING, Word.UNHEALTHY, Word.UNTRUSTED, Word.UNFIT]),
     ),
     max_size=6,
@@ -171,11 +243,14 @@ VIEWS = st.lists(
 TRIED = st.frozensets(st.tuples(st.sampled_from(["here", "p1", "p2", "p3"]), st.sampled_from(["e", "f"])))
 
 
-@given(VIEWS, TRIED, st.sampled_from(["", *Route]))
+NEEDS = st.sampled_from([Need(), Need(10), Need(10, 10)])
+
+
+@given(VIEWS, TRIED, st.sampled_from(["", *Route]), NEEDS)
 def test_somebody_usable_is_always_found_and_nobody_else(
-    views: list[HolderView], tried: frozenset[Pair], route: str
+    views: list[HolderView], tried: frozenset[Pair], route: str, need: Need
 ) -> None:
-    decision = place(views, tried, route)
+    decision = place(views, tried, route, need)
     assert [(v.node, v.engine) for v in decision.verdicts] == [(v.node, v.engine) for v in views]
     open_ones = [v for v in views if (v.node, v.engine) not in tried]
     usable = [v for v in open_ones if v.blocked is None]
@@ -183,9 +258,9 @@ def test_somebody_usable_is_always_found_and_nobody_else(
     assert (decision.chosen is not None) == bool(usable or kept)
     if decision.chosen is not None:
         assert decision.chosen in (usable or kept)
-        if any(v.free for v in usable):
+        if any(v.free for v in usable) and decision.reason != "soonest":
             assert decision.chosen.free
-    assert decision == place(views, tried, route)
+    assert decision == place(views, tried, route, need)
 
 
 @given(VIEWS)

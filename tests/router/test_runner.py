@@ -37,7 +37,7 @@ class House:
         self.ended = asyncio.Event()
         self.runner = Runner(self.registry, self.bus, self.tasks, self.clock, self.poll, limits or Limits())
         self.scheduler = Scheduler(
-            self.registry, self.runner, self.clock, width=lambda _: 1, route=lambda: "", jitter=lambda low, high: 0.0
+            self.registry, self.runner, self.clock, width=lambda _: 1, route=lambda _: "", jitter=lambda low, high: 0.0
         )
         self.runner.scheduler = self.scheduler
         self.registry.changed = self.scheduler.refresh

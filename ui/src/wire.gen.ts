@@ -1,10 +1,16 @@
 // Generated from router/wire.py by ui/generate_types.py. Do not edit.
 
+export type Fix = "" | "share" | "pair" | "address";
+
 export type JobState = "queued" | "loading" | "working" | "done" | "failed" | "cancelled";
+
+export type Level = "good" | "note" | "bad";
 
 export type NodeMode = "running" | "paused" | "draining" | "drained";
 
 export type PeerState = "discovered" | "pending" | "healthy" | "unhealthy" | "draining" | "offline";
+
+export type UpdateState = "off" | "checking" | "current" | "available" | "downloading" | "testing" | "waiting" | "installing" | "failed";
 
 /** What went wrong: stable code, one sentence, a hint what to do, the HTTP status it has. */
 export interface ErrorInfo {
@@ -13,44 +19,6 @@ export interface ErrorInfo {
   hint: string;
   status: number;
   retry_after_s: number | null;
-}
-
-/** Why one candidate was or was not chosen. ``verdict`` is a word of the design: warm, cold, busy, ... */
-export interface Verdict {
-  node: string;
-  engine: string;
-  verdict: string;
-  detail: string;
-}
-
-/** One attempt at one holder and how it ended (``ok`` or an error code). */
-export interface Try {
-  number: number;
-  node: string;
-  engine: string;
-  result: string;
-  detail: string;
-  duration_s: number;
-}
-
-/** What the user is told afterwards about one job; it names the holder that really served. */
-export interface Receipt {
-  node: string;
-  engine: string;
-  model: string;
-  digest: string | null;
-  reason: string;
-  verdicts: Verdict[];
-  tries: Try[];
-  queued_s: number;
-  loading_s: number;
-  ttft_s: number | null;
-  total_s: number | null;
-  prompt_tokens: number | null;
-  cached_tokens: number | null;
-  completion_tokens: number | null;
-  prefill_per_s: number | null;
-  tokens_per_s: number | null;
 }
 
 /** One job as lists show it. ``place`` is 1 for the next to run; ``why`` says what it waits for. */
@@ -141,6 +109,7 @@ export interface NodeInfo {
   data_dir: string;
   notice: string;
   network: string[];
+  update: UpdateInfo | null;
 }
 
 /** One setting as the Settings page and the README show it. ``source`` is default, file or environment. */
@@ -346,9 +315,43 @@ export interface Ended {
 }
 
 /**
+ * The newer version, if any, and what is done about it. ``percent`` belongs to the download.
+ *
+ * ``refusal`` says why this program can't replace itself and how it is updated instead; empty when it can.
+ */
+export interface UpdateInfo {
+  state: UpdateState;
+  version: string;
+  notes: string;
+  percent: number | null;
+  message: string;
+  hint: string;
+  refusal: string;
+  checked_at: number | null;
+}
+
+/**
+ * What the data folder takes, in bytes. ``bodies`` (kept prompts and answers of jobs) is a part of ``database``.
+ *
+ * ``models`` are those in the data folder only; ``backups`` are databases set aside or kept before a migration.
+ */
+export interface DiskUse {
+  models_bytes: number;
+  database_bytes: number;
+  bodies_bytes: number;
+  backups_bytes: number;
+  logs_bytes: number;
+  other_bytes: number;
+  free_bytes: number;
+}
+
+/**
  * Another computer: paired with this one, or only seen in the network. ``reason`` says why its state is what it is.
  *
- * ``may_use`` and ``may_manage`` are what this computer allows it. ``loaded`` are the ``models`` in its memory.
+ * ``may_use`` and ``may_manage`` are what this computer allows it; ``granted`` is whether it lets this one use its
+ * models, and ``shared`` whether anybody. ``loaded`` are the ``models`` in its memory. ``latencies_s`` are the last
+ * times that a small request took there and back on an open connection, oldest first, one each 30 s; ``latency_s``
+ * the last of them. ``heard_at`` is when it was heard of last, since this node started.
  */
 export interface PeerInfo {
   id: string;
@@ -373,6 +376,10 @@ export interface PeerInfo {
   models: string[];
   loaded: string[];
   latency_s: number | null;
+  latencies_s: number[];
+  heard_at: number | null;
+  shared: boolean;
+  granted: boolean;
 }
 
 /**
@@ -389,6 +396,44 @@ export interface PairingInfo {
   peer_id: string;
   peer_name: string;
   detail: string;
+}
+
+/**
+ * What the doctor found of one computer: one sentence, and what to do. ``id`` and ``name`` are empty for this one.
+ *
+ * ``code`` is stable; ``at`` is the address (host:port) that it is about.
+ */
+export interface Finding {
+  id: string;
+  name: string;
+  level: Level;
+  code: string;
+  sentence: string;
+  hint: string;
+  at: string;
+  fix: Fix;
+}
+
+/**
+ * Answer of ``POST /local/v1/doctor``. ``green``: every paired computer is fine, and nothing is wrong with this one.
+ *
+ * ``here`` is about this computer and has at least one finding; ``peers`` has one of each paired computer.
+ */
+export interface DoctorReport {
+  at: number;
+  green: boolean;
+  here: Finding[];
+  peers: Finding[];
+}
+
+/** ``POST /local/v1/doctor``: look at one paired computer only, or (empty) at all. */
+export interface Examine {
+  id?: string;
+}
+
+/** ``POST /local/v1/peers/{id}/address``: where a paired computer is now (host or host:port). */
+export interface ReachAt {
+  address: string;
 }
 
 /**
@@ -415,4 +460,72 @@ export interface PeerPatch {
   may_use?: boolean | null;
   may_manage?: boolean | null;
   ignored?: boolean | null;
+}
+
+/**
+ * Why one candidate was or was not chosen. ``verdict`` is a word of the design: warm, cold, busy, ...
+ *
+ * ``predicted_s`` is when it would have been done, in seconds from the decision; None where nothing was measured.
+ */
+export interface Verdict {
+  node: string;
+  engine: string;
+  verdict: string;
+  detail: string;
+  predicted_s: number | null;
+}
+
+/** One attempt at one holder and how it ended (``ok`` or an error code). */
+export interface Try {
+  number: number;
+  node: string;
+  engine: string;
+  result: string;
+  detail: string;
+  duration_s: number;
+}
+
+/**
+ * What was expected of the holder when it was chosen, from measured speeds; seconds.
+ *
+ * ``after_s`` had passed since the job was accepted (an earlier try, another line); then come the wait, the load, the
+ * reading of ``prompt_tokens`` and the writing of ``answer_tokens``.
+ */
+export interface Predicted {
+  after_s: number;
+  wait_s: number;
+  load_s: number;
+  prefill_s: number;
+  decode_s: number;
+  prompt_tokens: number;
+  answer_tokens: number;
+}
+
+/**
+ * What the user is told afterwards about one job; it names the holder that really served.
+ *
+ * ``digest`` identifies the weights that served; None where their engine tells none: the model was found ``by_name``.
+ * ``queued_s`` and ``loading_s`` count the wait and the load at another computer, too; ``ttft_s`` and ``working_s``
+ * (of the try that served: to its first content, to its end) don't. What is left of ``total_s`` went into other tries.
+ */
+export interface Receipt {
+  node: string;
+  engine: string;
+  model: string;
+  digest: string | null;
+  reason: string;
+  verdicts: Verdict[];
+  tries: Try[];
+  queued_s: number;
+  loading_s: number;
+  ttft_s: number | null;
+  working_s: number | null;
+  total_s: number | null;
+  prompt_tokens: number | null;
+  cached_tokens: number | null;
+  completion_tokens: number | null;
+  prefill_per_s: number | null;
+  tokens_per_s: number | null;
+  by_name: boolean;
+  predicted: Predicted | null;
 }

@@ -358,6 +358,7 @@ export const t = {
       origins: "e.g. http://localhost:3000",
       hosts: "e.g. host.docker.internal",
       also_listen: "e.g. 127.0.0.1:11434",
+      model_routes: "e.g. qwen3=local-first",
     } as Record<string, string>,
     resetName: (title: string) => `Reset ${title} to its default`,
     fixed: (variable: string) => `Fixed by the environment or the command line (${variable}).`,

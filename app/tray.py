@@ -44,6 +44,10 @@ class Look(StrEnum):
         """The PNG for a dark or light panel, ``pixels`` wide (one of ``PIXELS``)."""
         return ASSETS / "tray" / f"{self}-{'dark' if dark_panel else 'light'}-{pixels}.png"
 
+    def template(self, pixels: int) -> Path:
+        """The PNG in black for macOS, which gives it the colour that its menu bar needs."""
+        return ASSETS / "tray" / f"{self}-template-{pixels}.png"
+
 
 PIXELS: Final = (16, 22, 24, 32, 44, 64)
 APP_ICON: Final = ASSETS / "icon-256.png"

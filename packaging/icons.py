@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -20,13 +21,16 @@ from PySide6.QtSvg import QSvgRenderer
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 TRAY_PIXELS = (16, 22, 24, 32, 44, 64)
+WINDOWS = ASSETS.parent / "packaging" / "windows"
+SIDEBAR_PIXELS = (164, 314)  # what NSIS's last page has room for
 ICON_PIXELS = (16, 24, 32, 48, 64, 128, 256, 512)
 
-RING = {"dark": "#f2f3f5", "light": "#3b3f46"}  # on a dark panel, on a light one
-TEAL = {"dark": "#3ddbb4", "light": "#0a9474"}
-AMBER = {"dark": "#ffc14d", "light": "#b86e00"}
-BLUE = {"dark": "#7db4ff", "light": "#1f66cc"}
-RED = {"dark": "#ff7a70", "light": "#cc2f26"}
+RING = {"dark": "#f2f3f5", "light": "#3b3f46", "template": "#000000"}
+"""On a dark panel, on a light one; and for macOS, which colours a template itself and reads only where it is opaque."""
+TEAL = {"dark": "#3ddbb4", "light": "#0a9474", "template": "#000000"}
+AMBER = {"dark": "#ffc14d", "light": "#b86e00", "template": "#000000"}
+BLUE = {"dark": "#7db4ff", "light": "#1f66cc", "template": "#000000"}
+RED = {"dark": "#ff7a70", "light": "#cc2f26", "template": "#000000"}
 
 
 def ring(colour: str, centre: float, radius: float, dot: float) -> str:
@@ -83,13 +87,27 @@ def _svg(size: int, body: str) -> str:
     return f"{head}{body}</svg>\n"
 
 
-def render(svg: str, pixels: int, target: Path) -> None:
-    """A PNG of ``svg``, ``pixels`` wide and high."""
-    image = QImage(pixels, pixels, QImage.Format.Format_ARGB32)
+def sidebar_svg() -> str:
+    """The picture beside the last page of the Windows installer."""
+    width, height = SIDEBAR_PIXELS
+    ground = (
+        '<linearGradient id="ground" x1="0" y1="0" x2="0" y2="1">'
+        '<stop offset="0" stop-color="#128a80"/><stop offset="1" stop-color="#0b5e58"/></linearGradient>'
+        f'<rect width="{width}" height="{height}" fill="url(#ground)"/>'
+    )
+    inside = app_svg().partition(">")[2].rpartition("<")[0].partition("<g ")
+    mark = f'<g transform="translate({width / 2 - 67:.0f} 76) scale(0.262)">{inside[1]}{inside[2]}</g>'
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{ground}{mark}</svg>'
+
+
+def render(svg: str, pixels: int, target: Path, high: int = 0) -> None:
+    """A PNG of ``svg``, ``pixels`` wide and ``high`` (0: as wide)."""
+    image = QImage(pixels, high or pixels, QImage.Format.Format_ARGB32)
     image.fill(Qt.GlobalColor.transparent)
     painter = QPainter(image)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    QSvgRenderer(QByteArray(svg.encode())).render(painter, QRectF(0, 0, pixels, pixels))
+    QSvgRenderer(QByteArray(svg.encode())).render(painter, QRectF(0, 0, pixels, high or pixels))
     painter.end()
     if not image.save(str(target), "PNG"):  # type: ignore[call-overload] # the stubs want bytes, Qt takes text
         raise OSError(f"{target} could not be written")
@@ -109,10 +127,21 @@ def main() -> int:
     (ASSETS / "icon.svg").write_text(svg)
     for pixels in ICON_PIXELS:
         render(svg, pixels, ASSETS / f"icon-{pixels}.png")
-    with Image.open(ASSETS / "icon-256.png") as large:
-        large.save(ASSETS / "icon.ico", sizes=[(pixels, pixels) for pixels in ICON_PIXELS if pixels <= 256])
-    with Image.open(ASSETS / "icon-512.png") as large:
-        large.save(ASSETS / "icon.icns")
+    with tempfile.TemporaryDirectory() as folder:
+        # Each size is drawn and none scaled down from a larger one: the small ones stay crisp.
+        drawn = {}
+        for pixels in (*ICON_PIXELS, 1024):
+            file = Path(folder) / f"{pixels}.png"
+            render(svg, pixels, file)
+            with Image.open(file) as one:
+                drawn[pixels] = one.copy()
+        small = [drawn[pixels] for pixels in ICON_PIXELS if pixels <= 256]
+        small[-1].save(ASSETS / "icon.ico", sizes=[picture.size for picture in small], append_images=small)
+        drawn[1024].save(ASSETS / "icon.icns", append_images=list(drawn.values()))
+        sidebar = Path(folder) / "sidebar.png"
+        render(sidebar_svg(), SIDEBAR_PIXELS[0], sidebar, SIDEBAR_PIXELS[1])
+        with Image.open(sidebar) as plain:
+            plain.convert("RGB").quantize(64).save(WINDOWS / "sidebar.bmp")
     del app
     return 0
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from version_info import COPYRIGHT, PUBLISHER, numbers, project_version  # noqa: E402 (lies beside this file)
+from version_info import COPYRIGHT, PUBLISHER, numbers, project_version
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = Path(__file__).resolve().parent / "quorum.nsi"
@@ -52,6 +52,7 @@ def make(dist: Path, out: Path, version: str, target: str = "") -> Path:
         "COPYRIGHT": COPYRIGHT,
         "DIST": dist.resolve(),
         "ICON": ROOT / "assets" / "icon.ico",
+        "SIDEBAR": SCRIPT.with_name("sidebar.bmp"),
         "OUT": setup,
     }
     if target:

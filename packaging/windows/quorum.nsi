@@ -1,5 +1,5 @@
 ; The installer for Windows, made by packaging/windows/installer.py, which defines VERSION, NUMBER (four numbers),
-; DIST (the frozen program), ICON and OUT; TARGET only in tests.
+; DIST (the frozen program), ICON, SIDEBAR and OUT; TARGET only in tests.
 ;
 ; Per user: $INSTDIR\app is the program and nothing else, $INSTDIR\uninstall.exe takes it away. What the user made lies
 ; in $LOCALAPPDATA\quorum and is never touched but by the uninstaller, when asked to.
@@ -60,6 +60,7 @@ VIAddVersionKey /LANG=1033 "LegalCopyright" "${COPYRIGHT}"
 !define MUI_ICON "${ICON}"
 !define MUI_UNICON "${ICON}"
 !define MUI_ABORTWARNING
+!define MUI_WELCOMEFINISHPAGE_BITMAP "${SIDEBAR}"
 !define MUI_COMPONENTSPAGE_SMALLDESC
 !define MUI_FINISHPAGE_RUN "$INSTDIR\app\quorum.exe"
 !define MUI_FINISHPAGE_RUN_TEXT "Start Quorum"
@@ -139,6 +140,16 @@ FunctionEnd
 !macroend
 !insertmacro WAIT ""
 !insertmacro WAIT "un."
+
+; 0 in $R0 when both rules of the firewall are there.
+!macro HAVERULES
+  nsExec::Exec 'netsh advfirewall firewall show rule name="${RULE_PEERS}"'
+  Pop $R0
+  ${If} $R0 == 0
+    nsExec::Exec 'netsh advfirewall firewall show rule name="${RULE_MDNS}"'
+    Pop $R0
+  ${EndIf}
+!macroend
 
 Function .onInit
   ${IfNot} ${AtLeastWin10}
@@ -257,6 +268,10 @@ Section "Allow other computers (firewall)" SEC_FIREWALL
 SectionEnd
 
 Section "-end"
+  ${IfNot} ${SectionIsSelected} ${SEC_LOGIN}
+    DeleteRegValue HKCU "${RUN}" "Quorum"
+    DeleteRegValue HKCU "${APPROVED}" "Quorum"
+  ${EndIf}
   Call CheckWebView
   ${If} ${Silent}
   ${AndIf} $WasRunning == 1
@@ -278,6 +293,10 @@ Function Choices
     ${If} $1 == ""
       !insertmacro UnselectSection ${SEC_LOGIN}
     ${EndIf}
+    !insertmacro HAVERULES
+    ${If} $R0 != 0
+      !insertmacro UnselectSection ${SEC_FIREWALL}
+    ${EndIf}
   ${EndIf}
   ClearErrors
   ${GetOptions} $0 "/NOLOGIN" $1
@@ -294,23 +313,13 @@ Function Choices
   ClearErrors
 FunctionEnd
 
-; 0 in $0 when both rules are there (and, since they name the program, it has not moved).
-!macro HAVERULES
-  nsExec::Exec 'netsh advfirewall firewall show rule name="${RULE_PEERS}"'
-  Pop $0
-  ${If} $0 == 0
-    nsExec::Exec 'netsh advfirewall firewall show rule name="${RULE_MDNS}"'
-    Pop $0
-  ${EndIf}
-!macroend
-
 !define NETSH "netsh advfirewall firewall"
 !define DROP '${NETSH} delete rule name="${RULE_PEERS}" & ${NETSH} delete rule name="${RULE_MDNS}"'
 
 ; One question of Windows for both rules; refusing it is no failure of the setup.
 Function Rules
   !insertmacro HAVERULES
-  ${If} $0 == 0
+  ${If} $R0 == 0
   ${AndIf} $Before == $INSTDIR
     Return
   ${EndIf}
@@ -321,7 +330,7 @@ Function Rules
   MessageBox MB_OK|MB_ICONINFORMATION "$(FIREWALL_ASKS)" /SD IDOK
   ExecShellWait "runas" "$SYSDIR\cmd.exe" '/d /c "$1"' SW_HIDE
   !insertmacro HAVERULES
-  ${If} $0 != 0
+  ${If} $R0 != 0
     DetailPrint "$(FIREWALL_REFUSED)"
     MessageBox MB_OK|MB_ICONEXCLAMATION "$(FIREWALL_REFUSED)" /SD IDOK
   ${EndIf}
@@ -417,10 +426,10 @@ Function un.Rules
     Return
   ${EndIf}
   !insertmacro HAVERULES
-  ${If} $0 == 0
+  ${If} $R0 == 0
     ExecShellWait "runas" "$SYSDIR\cmd.exe" '/d /c "${DROP}"' SW_HIDE
     !insertmacro HAVERULES
-    ${If} $0 == 0
+    ${If} $R0 == 0
       MessageBox MB_OK|MB_ICONINFORMATION "$(FIREWALL_LEFT)"
     ${EndIf}
   ${EndIf}

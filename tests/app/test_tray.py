@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from app.service import NodeInfo, NodeMode
-from app.tray import APP_ICON, PIXELS, Action, Item, Look, TrayState, menu
+from app.tray import APP_ICON, ASSETS, PIXELS, Action, Item, Look, TrayState, menu
 
 
 def state(mode: NodeMode = NodeMode.RUNNING, *, login: bool = False, **values: object) -> TrayState:
@@ -103,6 +103,28 @@ def test_every_state_has_its_pictures(look: Look, dark: bool) -> None:
     assert len(seen) == len(PIXELS)
 
 
-def test_the_programs_icon_is_there() -> None:
+@pytest.mark.parametrize("look", Look)
+def test_the_menu_bar_of_a_mac_gets_a_picture_of_shape_alone(look: Look) -> None:
+    for pixels in PIXELS:
+        with Image.open(look.template(pixels)) as picture:
+            assert picture.size == (pixels, pixels)
+            red, green, blue, opaque = picture.split()
+        assert [band.getextrema() for band in (red, green, blue)] == [(0, 0)] * 3
+        assert opaque.getextrema() == (0, 255)
+    shapes = {Image.open(other.template(44)).tobytes() for other in Look}
+    assert len(shapes) == len(Look)
+
+
+def test_the_programs_icon_is_there_in_every_size_each_drawn_for_itself() -> None:
     with Image.open(APP_ICON) as picture:
         assert picture.size == (256, 256)
+    sizes = (16, 24, 32, 48, 64, 128, 256)
+    with Image.open(ASSETS / "icon.ico") as windows:
+        assert sorted(windows.info["sizes"]) == [(pixels, pixels) for pixels in sizes]
+        for pixels in sizes:
+            with Image.open(ASSETS / f"icon-{pixels}.png") as drawn:
+                assert windows.ico.getimage((pixels, pixels)).convert("RGBA").tobytes() == drawn.tobytes()
+    with Image.open(ASSETS / "icon.icns") as mac:
+        assert {(points * scale, scale) for points, _, scale in mac.info["sizes"]} >= {
+            (32, 2), (64, 2), (128, 1), (256, 1), (256, 2), (512, 1), (512, 2), (1024, 2),
+        }  # fmt: skip

@@ -131,6 +131,28 @@ def test_the_picture_changes_only_with_the_state(clicked: list[Action]) -> None:
     tray.stop()
 
 
+def test_the_picture_follows_the_taskbars_colour(clicked: list[Action]) -> None:
+    dark, drawn = [True], threading.Event()
+
+    class Drawing(RecordingIcon):
+        def _update_icon(self) -> None:
+            super()._update_icon()
+            if not dark[0]:
+                drawn.set()
+
+    tray = PystrayTray(clicked.append, lambda: dark[0], Drawing, "win32", panel_s=0.01)
+    icon = tray._icon
+    assert icon.shown.wait(BOUND_S)
+    icon._visible = True
+    before = icon.icon.tobytes()
+
+    dark[0] = False
+
+    assert drawn.wait(BOUND_S)
+    assert icon.icon.tobytes() != before
+    tray.stop()
+
+
 def test_a_notification_has_a_title_and_a_text(clicked: list[Action]) -> None:
     tray = PystrayTray(clicked.append, lambda: True, RecordingIcon, "win32")
     assert tray._icon.shown.wait(BOUND_S)

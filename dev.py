@@ -24,7 +24,8 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "packaging"))
 
-import system_packages  # noqa: E402 (lies in packaging, which is no import package)
+import build as packages  # noqa: E402 (lies in packaging, which is no import package)
+import system_packages  # noqa: E402 (the same)
 from steps import StepError, Steps, call, clean_environment, digest_of, output_of  # noqa: E402 (the same)
 
 DEV = ROOT / ".dev"
@@ -308,9 +309,9 @@ def setup(arguments: list[str]) -> int:
 
 
 def build(arguments: list[str]) -> int:
-    print("There are no installers to build in this version: run Quorum from the clone with 'python3 dev.py run'.",
-          file=sys.stderr)  # fmt: skip
-    return 2
+    steps = set_up("core")
+    with steps.alone():
+        return packages.build(steps, MODEL, arguments)
 
 
 VERBS = {
@@ -320,7 +321,7 @@ VERBS = {
     "lint": (lint, "check style, types and the rules of the repository"),
     "bench": (bench, "run the benchmark 'through', or the one named first; further arguments are its own"),
     "docs": (docs, "write the tables of the README anew; '--check' only compares"),
-    "build": (build, "say what can be built"),
+    "build": (build, "freeze the program and pack it for this system, into dist; '--portable' also makes one file"),
 }
 
 

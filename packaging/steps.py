@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+MADE = {"node_modules", "__pycache__"}
 Make = Callable[[IO[str]], object]
 
 
@@ -26,13 +27,13 @@ class StepError(Exception):
 
 
 def digest_of(*parts: str | Path) -> str:
-    """One digest over texts, files and folders (without node_modules); a file that is absent counts as absent."""
+    """One digest over texts, files and folders (without what is made in them); a file that is absent counts so."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
             digest.update(f"text {part}\n".encode())
             continue
-        files = sorted(p for p in part.rglob("*") if "node_modules" not in p.parts) if part.is_dir() else [part]
+        files = sorted(p for p in part.rglob("*") if not MADE.intersection(p.parts)) if part.is_dir() else [part]
         for file in files:
             if file.is_file():
                 content = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -27,8 +27,9 @@ WINDOW = (
 )  # fmt: skip
 TESTS = (
     "xvfb", "xauth", "openbox", "dbus", "xdotool", "imagemagick", "iproute2", "fonts-dejavu-core", "gcc", "libc6-dev",
-    "git", "chromium|",
+    "git", "chromium|", "appstream|", "desktop-file-utils",
 )  # fmt: skip
+BUILD = ("binutils", "dpkg")
 BENCH = ("gcc", "libc6-dev")
 
 

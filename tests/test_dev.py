@@ -363,12 +363,5 @@ def test_an_unknown_verb_is_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert "usage: python3 dev.py VERB" in done.stderr
 
 
-def test_build_says_that_there_are_no_installers_yet() -> None:
-    done = verb("build")
-
-    assert done.returncode == 2
-    assert "no installers" in done.stderr
-
-
 def test_dev_can_be_started_as_a_program() -> None:
     assert (ROOT / "dev.py").stat().st_mode & stat.S_IXUSR

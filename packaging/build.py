@@ -1,0 +1,148 @@
+"""Freeze Quorum and pack it: what ``python3 dev.py build`` does after the set-up. Standard library only.
+
+The frozen program is made in an environment of its own, which holds the locked packages of the desktop and PyInstaller
+and nothing else, so that what else a developer installed never gets into it. Everything ends up in ``dist``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO
+
+import debian
+import system_packages
+from steps import StepError, Steps, call, clean_environment, digest_of, output_of
+
+ROOT = Path(__file__).resolve().parent.parent
+DIST = ROOT / "dist"
+LOCKS = ROOT / "packaging" / "requirements"
+FROZEN = DIST / "quorum"
+PROGRAM = FROZEN / ("quorum.exe" if os.name == "nt" else "quorum")
+NETWORK = "Check the network, then start again: it goes on from here."
+FALLBACK_EPOCH = "1764000000"
+"""The time of every file where git does not tell that of the last change."""
+
+
+def version() -> str:
+    """As ``router`` says it, without importing it."""
+    line = next(
+        line for line in (ROOT / "router" / "__init__.py").read_text("utf-8").splitlines() if "__version__" in line
+    )
+    return line.partition('"')[2].rstrip('"')
+
+
+class Builder:
+    """The steps of one build; each is passed over while nothing that it is made from has changed."""
+
+    def __init__(self, steps: Steps, model: Path, *, portable: bool) -> None:
+        self.steps = steps
+        self.model = model
+        self.portable = portable
+        self.folder = steps.folder / "freeze"
+        self.venv = self.folder / "venv"
+        self.python = self.venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def make(self) -> list[Path]:
+        """Everything for this system; what there is to hand out."""
+        if sys.platform == "linux":
+            wanted = (*system_packages.WINDOW, *system_packages.BUILD)
+            system_packages.have(self.steps, "libraries-build", "libraries and programs of the build", wanted)
+        locks = digest_of(
+            *(LOCKS / f"{name}.txt" for name in ("build", "desktop", "freeze")), sys.version, str(self.venv)
+        )
+        self.steps.do("freeze-packages", "packages of the build", locks, self._packages, self.python.exists)
+        inputs = digest_of(locks, *self._inputs(), self.model.name, str(self.model.stat().st_size), str(self.portable))
+        self.steps.do("frozen", "frozen program", inputs, self._freeze, PROGRAM.is_file)
+        made = [path for path in DIST.glob("quorum-portable*") if self.portable]
+        if sys.platform == "linux" and shutil.which("dpkg-deb"):
+            package = DIST / debian.file_name(version())
+            recipe = digest_of(inputs, ROOT / "packaging" / "deb", ROOT / "packaging" / "debian.py")
+            self.steps.do("deb", package.name, recipe, lambda log: self._deb(package, log), package.is_file)
+            made.append(package)
+        return made
+
+    def _inputs(self) -> list[Path]:
+        files = [ROOT / "packaging" / name for name in ("quorum.spec", "trim.py", "licences.py", "build.py")]
+        folders = [ROOT / name for name in ("app", "router", "assets", "packaging/windows", "packaging/macos")]
+        return [*files, *folders, ROOT / "ui" / "package-lock.json"]
+
+    def _packages(self, log: IO[str]) -> None:
+        call([sys.executable, "-m", "venv", "--clear", self.venv], log, f"Remove {self.venv}, then start again.")
+        pip: list[str | Path] = [self.python, "-m", "pip", "install", "--require-hashes", "--no-deps"]
+        call([*pip, "-r", LOCKS / "build.txt", "-r", LOCKS / "freeze.txt"], log, NETWORK)
+        call([*pip, "--no-build-isolation", "-r", LOCKS / "desktop.txt"], log, NETWORK)
+
+    def _freeze(self, log: IO[str]) -> None:
+        """PyInstaller, into a folder beside ``dist``; what is there is replaced only by a whole new one."""
+        made = self.folder / "dist"
+        shutil.rmtree(made, ignore_errors=True)
+        environment = clean_environment(
+            PYTHONHASHSEED="1",
+            SOURCE_DATE_EPOCH=epoch(),
+            PYTHONDONTWRITEBYTECODE="1",
+            QUORUM_BUILD_MODEL=str(self.model),
+        )
+        places = ("--distpath", made, "--workpath", self.folder / "work", "--log-level", "WARN")
+        spec = ROOT / "packaging" / "quorum.spec"
+        extra = ["--", "--portable"] if self.portable else []
+        command: list[str | Path] = [self.python, "-m", "PyInstaller", "--noconfirm", "--clean", *places, spec, *extra]
+        call(command, log, "See the log.", env=environment, cwd=self.folder)
+        DIST.mkdir(exist_ok=True)
+        for path in made.iterdir():
+            _replace(DIST / path.name, path)
+
+    def _deb(self, package: Path, log: IO[str]) -> None:
+        for old in DIST.glob("*.deb"):
+            old.unlink()
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            debian.make(FROZEN, version(), Path(folder) / "root", package, log, epoch())
+
+
+def _replace(target: Path, source: Path) -> None:
+    if target.is_dir():
+        shutil.rmtree(target)
+    source.rename(target)
+
+
+def epoch() -> str:
+    """Seconds of the last commit, so that the same source gives the same files."""
+    return output_of("git", "-C", ROOT, "log", "-1", "--format=%ct").strip() or FALLBACK_EPOCH
+
+
+def write_sums(files: list[Path]) -> Path:
+    """``SHA256SUMS`` of what is handed out, as ``sha256sum --check`` reads it."""
+    target = DIST / "SHA256SUMS"
+    lines = []
+    for path in sorted(files):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    target.write_text("".join(lines), "utf-8")
+    return target
+
+
+def build(steps: Steps, model: Path, arguments: list[str]) -> int:
+    """The verb of dev.py: freeze, pack, and say where it lies."""
+    parser = argparse.ArgumentParser(prog="dev.py build")
+    parser.add_argument("--portable", action="store_true", help="also one file that starts without being installed")
+    chosen = parser.parse_args(arguments)
+    if sys.base_prefix == "/usr" and not any(Path("/usr/lib").glob(f"**/libpython3.{sys.version_info.minor}.so*")):
+        system_packages.have(steps, "libpython", "Python's library", (f"libpython3.{sys.version_info.minor}",))
+    made = Builder(steps, model, portable=chosen.portable).make()
+    sums = write_sums(made)
+    for path in (FROZEN, *made, sums):
+        size = (
+            sum(p.stat().st_size for p in path.rglob("*") if not p.is_symlink())
+            if path.is_dir()
+            else path.stat().st_size
+        )
+        print(f"{path.relative_to(ROOT)}  {size / 1e6:.1f} MB")
+    return 0
+
+
+__all__ = ["DIST", "FROZEN", "PROGRAM", "Builder", "StepError", "build", "version", "write_sums"]

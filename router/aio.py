@@ -8,11 +8,13 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from router import awake
+
 log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
-    """Time as the scheduler sees it: ``wall`` in Unix seconds (may jump), ``mono`` in seconds (never does)."""
+    """Time as the scheduler sees it: ``wall`` in Unix seconds (may jump), ``mono`` in seconds awake (never does)."""
 
     def wall(self) -> float: ...
     def mono(self) -> float: ...
@@ -22,7 +24,7 @@ class SystemClock:
     """The machine's own clock."""
 
     wall = staticmethod(time.time)
-    mono = staticmethod(time.monotonic)
+    mono = staticmethod(awake.mono)
 
 
 class Tasks:

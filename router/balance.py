@@ -8,6 +8,7 @@ from router.candidates import Candidates
 from router.engines.base import Kind
 from router.jobs import Job
 from router.lanes import Lane
+from router.placement import Decision, Word
 from router.registry import Registry
 
 
@@ -90,6 +91,14 @@ class Balance:
         """The lane's engine is gone: all that wait for it are placed again."""
         for job in tuple(lane.order(lambda _: True)):
             self._move(job)
+        self._recall_all(lane)
+
+    def lost(self, job: Job, decision: Decision | None) -> bool:
+        """Whether those who could have run it are paired with this computer no more: no wait brings them back."""
+        if decision is not None:
+            return all(verdict.verdict is Word.UNTRUSTED for verdict in decision.verdicts)
+        chosen = job.decision.chosen if job.decision else None
+        return chosen is not None and not chosen.local and not self._registry.has_engine(chosen.engine)
 
     def leave(self, lane: Lane) -> None:
         """Nobody goes on waiting for a computer that takes nothing now: it is lost, paused or left alone."""
@@ -100,9 +109,13 @@ class Balance:
                 if not self._registry.takes(lane.engine, job.lane_model):
                     self._move(job)
         if not self._registry.snapshots[lane.engine].mode.takes_work:
-            for job in tuple(self.parked.values()):
-                if job.lane is lane:
-                    self._recall(job)
+            self._recall_all(lane)
+
+    def _recall_all(self, lane: Lane) -> None:
+        """Those that still wait in its line are taken back."""
+        for job in tuple(self.parked.values()):
+            if job.lane is lane:
+                self._recall(job)
 
     def open_lanes(self) -> None:
         """Engines that have appeared may take what waits elsewhere."""

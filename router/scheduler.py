@@ -213,7 +213,7 @@ class Scheduler:
             return
         decision = self._place_or_none(job)
         if decision is None:
-            self._wait_for_holder(job)
+            self._wait_for_holder(job, decision)
         elif decision.chosen is not None:
             job.alone_since = None
             self._enqueue(job, decision)
@@ -222,13 +222,14 @@ class Scheduler:
             if job.tried or all(verdict.node == self._registry.node for verdict in decision.verdicts):
                 self._failed(job, job.error)
             else:
-                self._wait_for_holder(job)
+                self._wait_for_holder(job, decision)
 
-    def _wait_for_holder(self, job: Job) -> None:
+    def _wait_for_holder(self, job: Job, decision: Decision | None) -> None:
         """Nobody has the model now, for example because its engine starts later: a wait, not a failed attempt."""
         now = self._clock.mono()
         job.alone_since = job.alone_since or now
-        if now - job.alone_since > (HOLDER_KEPT_S if job.keep else HOLDER_S):
+        most_s = HOLDER_KEPT_S if job.keep else 0.0 if self._balance.lost(job, decision) else HOLDER_S
+        if now - job.alone_since >= most_s:
             self._end(job, JobState.FAILED, job.error)
             return
         job.why = "waits-holder"

@@ -17,6 +17,7 @@ import msgspec
 
 from router.engines.base import EngineModel, EngineSnapshot, Kind
 from router.identity import load_identity
+from router.peer_link import STATE
 from router.peer_tls import server_context
 from router.states import NodeMode
 from router.trust import Peer, fingerprint_of
@@ -232,6 +233,29 @@ class ScriptedPeer:
             pass
         finally:
             writer.transport.abort()
+
+
+class LivePeer(ScriptedPeer):
+    """A peer whose state stream says what the test puts in ``say``."""
+
+    def __init__(self, folder: Path, name: str = "studio") -> None:
+        super().__init__(folder, name)
+        self.say: asyncio.Queue[bytes] = asyncio.Queue()
+        self.streams = 0
+        self.now: PeerSnapshot | None = None
+        self.scripts[STATE] = self._state
+        self.scripts["/peer/v1/hello"] = self._hello
+
+    async def _state(self, talk: Talk) -> None:
+        self.streams += 1
+        await talk.begin(accept=False)
+        await talk.say(told("snapshot", self.now or self.snapshot("m")))
+        while data := await self.say.get():
+            await talk.say(data)
+
+    async def _hello(self, talk: Talk) -> None:
+        await talk.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        talk.keep = True
 
 
 async def _read(reader: asyncio.StreamReader) -> Asked:

@@ -23,7 +23,8 @@ from router.states import NodeMode, PeerState
 from router.trust import Peer
 from router.wire import PeerSnapshot
 from tests.fakes import BOUND_S
-from tests.fakes_peer import ScriptedPeer, Talk, frozen, told
+from tests.fakes_peer import LivePeer as Studio
+from tests.fakes_peer import Talk, frozen, told
 
 HEALTHY, UNHEALTHY = PeerState.HEALTHY, PeerState.UNHEALTHY
 DRAINING, OFFLINE = PeerState.DRAINING, PeerState.OFFLINE
@@ -87,29 +88,6 @@ async def side() -> AsyncIterator[Side]:
         await link.stop()
     await made.tasks.close()
     await session.close()
-
-
-class Studio(ScriptedPeer):
-    """A peer whose state stream says what the test puts in ``say``."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.say: asyncio.Queue[bytes] = asyncio.Queue()
-        self.streams = 0
-        self.now: PeerSnapshot | None = None
-        self.scripts[STATE] = self._state
-        self.scripts["/peer/v1/hello"] = self._hello
-
-    async def _state(self, talk: Talk) -> None:
-        self.streams += 1
-        await talk.begin(accept=False)
-        await talk.say(told("snapshot", self.now or self.snapshot("m")))
-        while data := await self.say.get():
-            await talk.say(data)
-
-    async def _hello(self, talk: Talk) -> None:
-        await talk.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-        talk.keep = True
 
 
 @pytest.fixture

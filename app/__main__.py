@@ -27,6 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from app.commands import window_probe
 
         return window_probe.main(words[1:])
+    if words[:1] == ["--finish-update"]:
+        from app.update import finish
+
+        return finish.main(words[1:])
+    if getattr(sys, "frozen", False):
+        from app.update import start
+
+        start.begin(words, Path(sys.executable).resolve())
     from app.commands.arguments import parse
 
     arguments = parse(words)
@@ -75,8 +83,12 @@ def _command(arguments: argparse.Namespace) -> int:
             from app.commands.listing import COMMANDS
         case "keys":
             from app.commands.keys import COMMANDS
+        case "update":
+            from app.commands.update import COMMANDS
         case "peers" | "pair" | "unpair":
             from app.commands.peers import COMMANDS
+        case "doctor":
+            from app.commands.doctor import COMMANDS
         case _:
             from app.commands.control import COMMANDS
     from app.client import Client

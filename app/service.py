@@ -6,6 +6,7 @@ The rest of ``app`` knows the router only through the names of this module.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -180,13 +181,17 @@ class Service:
             from router.node import Node
 
             make_node = Node
+        from app.update.updater import Updater
+
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         node = make_node(self.options)
         node.on_info = self._changed
         node.on_show = self.on_show
         node.on_quit = self.on_quit
+        node.updates = Updater()
         await node.start()
+        gc.freeze()
         self._node = node
         try:
             node.settings.listen(self._settings_changed)

@@ -43,6 +43,7 @@ from router.sessions import ModelFiles, Sessions
 from router.settings import NodeOptions, Settings
 from router.store import Store
 from router.token_count import count_tokens
+from router.updates import NoUpdates, Updates
 from router.view import RECENT_JOBS, View
 from router.web.front import Front
 from router.web.service import Service
@@ -69,6 +70,7 @@ class Node:
         self.on_info: Callable[[NodeInfo], None] | None = None
         self.on_show: Callable[[], None] | None = None
         self.on_quit: Callable[[], None] | None = None
+        self.updates: Updates = NoUpdates()
         self.control_token = secrets.token_hex(32)
         self.address = ""
         self._dir = options.data_dir
@@ -118,6 +120,7 @@ class Node:
         self._tasks.spawn("prune", self._room.prune_on())
         self._tasks.spawn("engines", self._begin())
         self._peering.start()
+        self.updates.begin(self._shared, self._tasks)
         log.info("listening at %s", self.address)
 
     async def _build(self) -> None:
@@ -183,7 +186,7 @@ class Node:
         self._conversations = Conversations(chats, self._intake, self._view, self._tasks, self._clock)
         sessions = Sessions(self._store, self._clock)
         await sessions.open()
-        service = self._service()
+        self._shared = service = self._service()
         self._peering = await open_peering(
             service, self._identity, self._store, self._dir, self._clock, self._tasks, self._width, self._discovery
         )
@@ -205,6 +208,7 @@ class Node:
             kept=self._kept,
             once=Once(self._rows, self._archive, self._intake, self._tasks),
             webhooks=self._webhooks,
+            updates=self.updates,
             info=self.info,
             pause=self.pause,
             resume=self.resume,
@@ -306,6 +310,7 @@ class Node:
             data_dir=str(self._dir),
             notice=notice if self._store.healthy else "The disk of the data folder can't be written.",
             network=self._front.network,
+            update=self.updates.info,
         )
 
     def running_for_others(self) -> int:

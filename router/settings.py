@@ -48,6 +48,15 @@ def _folder(text: str) -> str:
     return "" if good else f"There is no folder '{text[:128]}'."
 
 
+def _feed(text: str) -> str:
+    """A check of the address of updates: https, or http on this computer."""
+    if not text or re.fullmatch(
+        r"https://[^\s/@#]+/[^\s#]+|http://(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?/[^\s#]+", text
+    ):
+        return ""
+    return "Write a whole address that begins with https, like https://example.org/quorum/manifest.json."
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting. ``restart`` means that a change counts from the next start.
@@ -143,6 +152,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("forget_bodies", "Forget at once", "Blank prompts and answers of every job as soon as it has ended; the conversations of the Chat page stay.", "Queue", False),
     Setting("bodies_mib", "Room for prompts and answers", "Most that kept prompts and answers of jobs may take on disk.", "Queue", 2048, unit="MiB", low=1, high=1_048_576),
     Setting("route", "Route", "Who serves first: other computers, this one, or whoever is done soonest.", "Queue", "peers-first", choices=("peers-first", "local-first", "fastest")),
+    Setting("model_routes", "Routes of single models", "Comma-separated models that have a route of their own, each as model=route with peers-first, local-first or fastest.", "Queue", "", check=_each(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}\s*=\s*(?:peers-first|local-first|fastest)", "qwen3=local-first")),
     Setting("require_key", "Require a key", "Programs on this computer, too, must send an API key.", "Network", False),
     Setting("listen_lan", "Answer on the network", "Other computers of your networks may call the API, each with a key: at this computer's own addresses, and by the names under 'Allowed host names'. Public addresses stay closed.", "Network", False),
     Setting("origins", "Allowed web pages", "Comma-separated origins of web pages that may call the API from a browser, e.g. http://localhost:3000.", "Network", "", check=_each(rf"[a-z][a-z0-9+.-]*://{_HOST}(?::{_PORT})?/?", "http://localhost:3000")),
@@ -151,8 +161,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("also_listen", "Also answer on", "Comma-separated further addresses as host:port, e.g. 127.0.0.1:11434 for Ollama's clients.", "Network", "", restart=True, check=_each(rf"{_HOST}:{_PORT}", "127.0.0.1:11434")),
     Setting("port", "Port", "Port of the client and control API on this computer.", "Network", 7411, low=0, high=65_535, restart=True),
     Setting("peer_port", "Peer port", "Port on which paired computers reach this one.", "Network", 7412, low=0, high=65_535, restart=True),
+    Setting("update_feed", "Address of updates", "Where newer versions are announced, e.g. https://example.org/quorum/manifest.json; empty looks nowhere. What it offers is installed only when you say so.", "Updates", "", check=_feed),
 )  # fmt: skip
-    Setting("model_routes", "Routes of single models", "Comma-separated models that have a route of their own, each as model=route with peers-first, local-first or fastest.", "Queue", "", check=_each(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}\s*=\s*(?:peers-first|local-first|fastest)", "qwen3=local-first")),
 
 BY_NAME: Final[dict[str, Setting]] = {setting.name: setting for setting in SETTINGS}
 

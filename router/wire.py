@@ -9,12 +9,13 @@ from typing import Any
 
 from router.states import JobState, NodeMode
 from router.wire_base import Wire as Wire
+from router.wire_care import UpdateInfo
 from router.wire_peers import PairingInfo, PeerInfo
-from router.wire_snapshot import PeerModel as PeerModel
 from router.wire_receipt import Predicted as Predicted
 from router.wire_receipt import Receipt as Receipt
 from router.wire_receipt import Try as Try
 from router.wire_receipt import Verdict as Verdict
+from router.wire_snapshot import PeerModel as PeerModel
 from router.wire_snapshot import PeerSnapshot as PeerSnapshot
 
 
@@ -119,6 +120,7 @@ class NodeInfo(Wire, frozen=True, kw_only=True):
     data_dir: str = ""
     notice: str = ""
     network: list[str] = []
+    update: UpdateInfo | None = None
 
 
 class SettingInfo(Wire, frozen=True, kw_only=True):

@@ -133,6 +133,8 @@ def parser() -> argparse.ArgumentParser:
     pair.add_argument("--no-share", action="store_true", help="don't let it use this computer's models")
     unpair = add("unpair", "End the pairing with another computer at once.", listing)
     unpair.add_argument("peer", metavar="NAME|ID", help="as 'quorum peers' shows it")
+    doctor = add("doctor", "Say why a paired computer isn't fine, and what to do; 1 when something is not.", listing)
+    doctor.add_argument("peer", metavar="NAME|ID", nargs="?", default="", help="only this computer")
 
     keys = add("keys", "Make, list or revoke the API keys of persons and programs.")
     actions = keys.add_subparsers(dest="action", metavar="add NAME|list|revoke NAME", required=True)
@@ -152,5 +154,9 @@ def parser() -> argparse.ArgumentParser:
     drain.add_argument("--wait", action="store_true", help="return only when nothing runs any more")
     add("resume", "Take work again.", listing)
     add("quit", "End the running Quorum, desktop or not, and return when it has ended.", listing)
+    update = add(
+        "update", "Install a newer version, where one is announced and this program may replace itself.", listing
+    )
+    update.add_argument("--check", action="store_true", help="only look whether there is one")
     add("selftest", "Try everything on a throw-away data folder: node, page, model, store, window.", listing)
     return top

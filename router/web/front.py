@@ -16,6 +16,7 @@ from router.web.files import FileRoutes
 from router.web.guard import Guard, Sessions
 from router.web.jobs import JobRoutes
 from router.web.local import LocalRoutes
+from router.web.local_care import CareRoutes
 from router.web.local_keys import KeyRoutes
 from router.web.local_peers import PeerRoutes, Peers
 from router.web.network import Network
@@ -87,6 +88,7 @@ class Front:
         JobRoutes(self._service, turnstile).add_to(app)
         LocalRoutes(self._service).add_to(app)
         KeyRoutes(self._service.access).add_to(app)
+        CareRoutes(self._service.updates).add_to(app)
         PeerRoutes(self._peers).add_to(app)
         page.add_to(app)
         self._listener = Listener(app, guard)

@@ -16,6 +16,7 @@ from router.kept import Kept
 from router.registry import Registry
 from router.scheduler import Scheduler
 from router.settings import Settings
+from router.updates import Updates
 from router.view import View
 from router.webhooks import Webhooks
 from router.wire import Added, NodeInfo
@@ -38,6 +39,7 @@ class Service:
     kept: Kept
     once: Once
     webhooks: Webhooks
+    updates: Updates
     info: Callable[[], NodeInfo]
     pause: Callable[[float | None], None]
     resume: Callable[[], None]

@@ -315,7 +315,7 @@ export interface Ended {
 }
 
 /**
- * The newer version, if any, and what is done about it. ``percent`` belongs to the download.
+ * The newer version, if any, and what is done about it. ``download_pct`` of the download, 0 to 100.
  *
  * ``refusal`` says why this program can't replace itself and how it is updated instead; empty when it can.
  */
@@ -323,7 +323,7 @@ export interface UpdateInfo {
   state: UpdateState;
   version: string;
   notes: string;
-  percent: number | null;
+  download_pct: number | null;
   message: string;
   hint: string;
   refusal: string;
@@ -415,7 +415,7 @@ export interface Finding {
 }
 
 /**
- * Answer of ``POST /local/v1/doctor``. ``green``: every paired computer is fine, and nothing is wrong with this one.
+ * Answer of ``POST /local/v1/doctor``. ``green``: every paired computer is fine, and nothing is wrong here.
  *
  * ``here`` is about this computer and has at least one finding; ``peers`` has one of each paired computer.
  */

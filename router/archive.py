@@ -22,13 +22,24 @@ class Archive:
         self._rows = rows
         self._scheduler = scheduler
         self._recent: dict[str, Answer] = {}
+        self._sizes: dict[str, int] = {}
+        self._size = 0
 
     def keep(self, job: Job) -> None:
         """Remember the answer of a job that was asked to live on and ends; the oldest ones leave memory."""
-        size = sum(answer.size for answer in self._recent.values())
-        self._recent[job.id] = job.answer
-        while len(self._recent) > KEPT_ANSWERS or (size > KEPT_BYTES and len(self._recent) > 1):
-            size -= self._recent.pop(next(iter(self._recent))).size
+        self._remember(job.id, job.answer)
+        while len(self._recent) > KEPT_ANSWERS or (self._size > KEPT_BYTES and len(self._recent) > 1):
+            self._forget(next(iter(self._recent)))
+
+    def _remember(self, job_id: str, answer: Answer) -> None:
+        self._forget(job_id)
+        self._recent[job_id] = answer
+        self._sizes[job_id] = answer.size
+        self._size += answer.size
+
+    def _forget(self, job_id: str) -> None:
+        self._recent.pop(job_id, None)
+        self._size -= self._sizes.pop(job_id, 0)
 
     async def answer(self, job_id: str) -> Answer | None:
         """The job's answer to read or to follow; None when there is no such job or nothing of it was kept."""
@@ -78,20 +89,20 @@ class Archive:
 
     async def forget(self, job_id: str) -> None:
         """Drop what a job was asked and what it said; its row stays."""
-        self._recent.pop(job_id, None)
+        self._forget(job_id)
         await self._rows.forget(job_id)
 
     def blank(self, job: Job) -> None:
         """The job just ended and what it said is not to be kept: whoever asks from now on is told how it ended."""
         if job.id in self._recent:
             end = Ended(state=job.state, receipt=job.receipt, error=job.error)
-            self._recent[job.id] = Answer(keep=True, try_no=job.try_no, end=end)
+            self._remember(job.id, Answer(keep=True, try_no=job.try_no, end=end))
 
     def blank_all(self) -> None:
         """The same for all that have ended."""
-        for job_id, answer in self._recent.items():
+        for job_id, answer in tuple(self._recent.items()):
             if answer.end is not None:
-                self._recent[job_id] = Answer(keep=True, try_no=answer.try_no, end=answer.end)
+                self._remember(job_id, Answer(keep=True, try_no=answer.try_no, end=answer.end))
 
     async def recent(
         self, limit: int, state: JobState | None = None, before: str | None = None, *, key_id: str | None = None

@@ -46,6 +46,7 @@ class Candidates:
         self._route = route
         self._rates = rates
         self._clock = clock
+        registry.replicas.on_removed.append(rates.forget_prompts)
 
     def lane(self, engine: str, kind: Kind) -> Lane:
         """The lane of an engine for jobs of ``kind``."""
@@ -77,10 +78,16 @@ class Candidates:
             decision = replace(decision, absent=absent, predicted=_after(decision, round(now - job.created_mono, 3)))
         return decision
 
+    def any(self, job: Job) -> bool:
+        """Whether somebody could take ``job`` now, or keeps it until it may. Raises as ``holders`` does."""
+        kept = (None, Word.PAUSED, Word.DRAINING)
+        return not job.tried and any(
+            holder.blocked in kept if holder.local else holder.blocked is None for holder in self.holders(job)
+        )
+
     def _view(self, job: Job, holder: Holder, blocked: Word | None, now: float) -> HolderView:
-        view = self.lane(holder.engine, job.kind).view(holder, blocked)
         speed = self._rates.speed(holder.engine, identity_of(holder.digest, holder.model), holder.told, now)
-        return replace(view, speed=speed)
+        return self.lane(holder.engine, job.kind).view(holder, blocked, speed)
 
     def _need(self, job: Job, holder: Holder) -> Need:
         return self._rates.need(job, identity_of(holder.digest, holder.model))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from router.jobs import Job
 from router.placement import HolderView, Word
+from router.prediction import UNMEASURED, Speed
 from router.registry import Holder
 
 PASSED_OVER_MAX = 16
@@ -80,7 +81,7 @@ class Lane:
     def free(self) -> bool:
         return self.in_flight < self.width
 
-    def view(self, holder: Holder, blocked: Word | None) -> HolderView:
+    def view(self, holder: Holder, blocked: Word | None, speed: Speed = UNMEASURED) -> HolderView:
         """A holder whose jobs run here, as placement sees it; ``blocked`` is this node's own reason to take none."""
         return HolderView(
             node=holder.node,
@@ -96,6 +97,7 @@ class Lane:
             blocked=holder.blocked or blocked,
             detail=holder.detail,
             digest=holder.digest,
+            speed=speed,
         )
 
     def add(self, job: Job) -> None:

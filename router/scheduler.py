@@ -9,11 +9,12 @@ import functools
 import random
 from collections.abc import Callable, Iterator
 
+from router.admission import Admission
 from router.aio import Clock
 from router.balance import Balance
 from router.candidates import EMBEDDING_WIDTH as EMBEDDING_WIDTH
 from router.candidates import Candidates, refusal
-from router.errors import QueueFullError, QuorumError, failure
+from router.errors import QuorumError, failure
 from router.jobs import Effects as Effects
 from router.jobs import Job, Outcome, Result
 from router.lanes import Lane
@@ -24,8 +25,6 @@ from router.states import JobState, NodeMode, check_job
 from router.survey import Survey
 from router.wire import Ended, ErrorInfo, State
 
-INTERACTIVE_MAX = 512
-BATCH_MAX = 10_000
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 60.0
 CRASHES_MAX = 3
@@ -52,40 +51,38 @@ class Scheduler:
         self.jobs: dict[str, Job] = {}
         self.lanes: dict[tuple[str, bool], Lane] = {}
         self.mode = NodeMode.RUNNING
-        self.running = 0
         self._registry = registry
         self._effects = effects
         self._clock = clock
         self._jitter = jitter
-        self._batch_live = 0
-        self._batch_running = 0
+        self._admission = Admission()
         self.stopping = False
         self._gathering = False
         self.rates = Rates()
         self._survey = Survey(self.jobs, self.lanes, registry, self.rates, clock)
-        self._candidates = Candidates(registry, self.lanes, width, route, self.rates, clock)
-        self._balance = Balance(registry, self.lanes, self._candidates, self._opens, self._replace, self._recall)
+        candidates = self._candidates = Candidates(registry, self.lanes, width, route, self.rates, clock)
+        self._balance = Balance(registry, self.jobs, self.lanes, candidates, self._opens, self._replace, self._recall)
 
     # -- the doors
 
-    def submit(self, job: Job) -> Decision:
-        """[2] Accept a job and place it. Raises ModelNotFoundError, QueueFullError, QuorumError; then nothing stays."""
+    def submit(self, job: Job) -> None:
+        """[2] Accept a job and place it, a held one once it is released.
+
+        Raises ModelNotFoundError, QueueFullError, QuorumError; then nothing stays.
+        """
         if self.stopping:
             raise QuorumError("no_holder_available", "This node is stopping.", "Start Quorum again.")
-        limit, live = (BATCH_MAX, self._batch_live) if job.batch else (INTERACTIVE_MAX, self._interactive_waiting())
-        if live >= limit:
-            raise QueueFullError(self.rates.turn_s(self.lanes.values()))
-        decision = self._place(job)
-        if decision.chosen is None:
+        self._admission.require(job, lambda: self.rates.turn_s(self.lanes.values()))
+        decision = None if job.held and self._candidates.any(job) else self._place(job)
+        if decision is not None and decision.chosen is None:
             raise refusal(job, decision)
         self.jobs[job.id] = job
         self._registry.health.budget.request()
-        self._batch_live += job.batch
+        self._admission.came(job)
         job.updated_at = job.created_at
         self._effects.moved(job, None)
-        if not job.held:
+        if not job.held and decision is not None:
             self._enqueue(job, decision)
-        return decision
 
     def release(self, *jobs: Job) -> None:
         """Held jobs may run now, all in line before the first is picked; one that ended meanwhile stays as it is."""
@@ -100,7 +97,7 @@ class Scheduler:
     def resume_job(self, job: Job) -> None:
         """Take back a job of an earlier run of this node (queued, loading or working then); a held one waits."""
         self.jobs[job.id] = job
-        self._batch_live += job.batch
+        self._admission.came(job)
         if job.crashes >= CRASHES_MAX:
             self._end(job, JobState.FAILED, _POISON)
         elif not job.held:
@@ -126,8 +123,9 @@ class Scheduler:
         job = self.jobs.get(job_id)
         if job is None or job.lane is None or not job.ticket:
             return False
-        self._batch_live -= job.batch
+        self._admission.left(job)
         job.lane.to_front(job)
+        self._admission.came(job)
         return True
 
     # -- what comes back of an attempt
@@ -274,8 +272,6 @@ class Scheduler:
             job.place = job.eta_s = None
             job.why = ""
             lane.in_flight += 1
-            self.running += 1
-            self._batch_running += job.batch
             job.try_no += 1
             job.try_mono = self._clock.mono()
             if job.started_mono is None:
@@ -305,9 +301,7 @@ class Scheduler:
         lane = job.lane
         assert lane is not None  # noqa: S101 - a running job was picked from a lane
         lane.in_flight -= 1
-        self.running -= 1
         self._balance.parked.pop(job.id, None)
-        self._batch_running -= job.batch
         self._registry.used(lane.engine, job.lane_model, self._clock.mono(), -1)
         return lane
 
@@ -324,6 +318,10 @@ class Scheduler:
         old = job.state
         check_job(old, new)
         job.state = new
+        if old is JobState.QUEUED:
+            self._admission.left(job)
+        elif new is JobState.QUEUED:
+            self._admission.came(job)
         job.updated_at = self._clock.wall()
         self._effects.moved(job, old)
         if new.live:
@@ -332,7 +330,6 @@ class Scheduler:
     def _end(self, job: Job, state: JobState, error: ErrorInfo | None, outcome: Outcome | None = None) -> None:
         """A terminal move: receipt first, then the readers and whoever waits."""
         self.jobs.pop(job.id, None)
-        self._batch_live -= job.batch
         job.error = error
         job.completed_at = self._clock.wall()
         job.why = ""
@@ -383,12 +380,14 @@ class Scheduler:
     # -- looks
 
     @property
+    def running(self) -> int:
+        """Jobs that hold a lease."""
+        return sum(lane.in_flight for lane in self.lanes.values())
+
+    @property
     def waiting(self) -> int:
         """Jobs accepted and not running."""
         return len(self.jobs) - self.running
-
-    def _interactive_waiting(self) -> int:
-        return len(self.jobs) - self.running - (self._batch_live - self._batch_running)
 
     def survey(self) -> None:
         """Note of every waiting job its place in its lane (1 for the next), when it should start, and why it waits."""

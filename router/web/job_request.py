@@ -40,8 +40,10 @@ class Asked:
     hook: Hook | None
 
 
-async def read(body: bytes, address: Callable[[str], Awaitable[str]], *, loopback: bool) -> Asked:
-    """``body`` as a job; ``address`` checks that of a webhook. Raises BadRequestError naming the field.
+async def read(body: bytes, address: Callable[[str], Awaitable[tuple[str, bool]]]) -> Asked:
+    """``body`` as a job. Raises BadRequestError naming the field.
+
+    ``address`` gives that of a webhook, checked, and whether it may lie on this computer.
 
     A chat or completion is asked as a stream with its usage, so that its events can be followed.
     """
@@ -56,7 +58,7 @@ async def read(body: bytes, address: Callable[[str], Awaitable[str]], *, loopbac
         batch=_priority(asked) == "batch",
         max_attempts=_attempts(asked),
         deadline_s=_deadline(asked),
-        hook=await _hook(asked, address, loopback=loopback),
+        hook=await _hook(asked, address),
     )
 
 
@@ -97,7 +99,7 @@ def _deadline(asked: dict[str, Any]) -> float | None:
     return float(deadline_s)
 
 
-async def _hook(asked: dict[str, Any], address: Callable[[str], Awaitable[str]], *, loopback: bool) -> Hook | None:
+async def _hook(asked: dict[str, Any], address: Callable[[str], Awaitable[tuple[str, bool]]]) -> Hook | None:
     url, secret = asked.get("webhook"), asked.get("webhook_secret")
     if secret is not None:
         if not isinstance(secret, str) or not SECRET_MIN <= len(secret) <= SECRET_MAX:
@@ -108,7 +110,8 @@ async def _hook(asked: dict[str, Any], address: Callable[[str], Awaitable[str]],
         return None
     if not isinstance(url, str):
         raise _wrong("webhook", "must be an http or https address")
-    return Hook(await address(url), secret, loopback)
+    checked, loopback = await address(url)
+    return Hook(checked, secret, loopback)
 
 
 def _wrong(field: str, what: str) -> BadRequestError:

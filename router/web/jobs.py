@@ -71,12 +71,11 @@ class JobRoutes:
         return json_answer(told, 202, {"Location": f"/jobs/{job.id}", "X-Quorum-Job": job.id})
 
     async def _make(self, request: web.Request, body: bytes) -> Job:
-        loopback = _is_local(request)
+        async def address(url: str) -> tuple[str, bool]:
+            loopback = _is_local(request)
+            return await self._service.webhooks.check(url, loopback=loopback), loopback
 
-        async def address(url: str) -> str:
-            return await self._service.webhooks.check(url, loopback=loopback)
-
-        asked = await read(body, address, loopback=loopback)
+        asked = await read(body, address)
         job = self._service.intake.job(asked.checked, Origin.JOBS, keep=True, key_id=key_id(request))
         job.batch = asked.batch
         job.max_attempts = asked.max_attempts or job.max_attempts

@@ -56,9 +56,9 @@ async def test_long_answers_leave_memory_sooner(world: World) -> None:
     archive = Archive(NoRows(), world.scheduler)  # type: ignore[arg-type]
     for number in range(4):
         job = make_job(number, id=f"J{number}", answer=Answer(keep=True))
-        archive.keep(job)
         job.answer.feed(bytes(KEPT_BYTES // 2), 1)
-    assert list(archive._recent) == ["J1", "J2", "J3"]
+        archive.keep(job)
+    assert list(archive._recent) == ["J2", "J3"]
     archive.keep(make_job(4, id="J4"))
     assert list(archive._recent) == ["J2", "J3", "J4"]
 

@@ -62,7 +62,8 @@ async def test_lines_run_behind_everybody_and_no_more_at_once_than_the_window(
 async def test_a_full_queue_delays_lines_and_loses_none(
     make_node: MakeNode, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.scheduler.BATCH_MAX", 1)
+    monkeypatch.setattr("router.admission.BATCH_MAX", 1)
+    monkeypatch.setattr("router.admission.OWN_MAX", 0)
     engine.play(answer())
     async with client_of(await make_node(engine)) as client:
         batch = await made(client, *(line(number) for number in range(5)))

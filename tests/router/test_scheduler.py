@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from router.admission import BATCH_MAX, INTERACTIVE_MAX
 from router.engines.base import Kind
 from router.errors import ModelNotFoundError, QueueFullError, QuorumError, failure
 from router.jobs import Job, Outcome, Result
-from router.scheduler import BATCH_MAX, EMBEDDING_WIDTH, INTERACTIVE_MAX
+from router.scheduler import EMBEDDING_WIDTH
 from router.states import IllegalMoveError, JobState, NodeMode
 from tests.fakes import MemoryEngine, listening
 from tests.world import FAULT, World
@@ -82,7 +83,7 @@ def test_a_full_queue_is_429_with_a_time_to_wait_and_nothing_accepted_is_dropped
 
 def test_the_bounds_of_interactive_and_batch_jobs_are_apart_whatever_runs() -> None:
     world = World(warm(width=2))
-    for _ in range(BATCH_MAX):
+    for _ in range(2 + BATCH_MAX):
         world.submit(batch=True)
     with pytest.raises(QueueFullError):
         world.submit(batch=True)
@@ -91,6 +92,32 @@ def test_the_bounds_of_interactive_and_batch_jobs_are_apart_whatever_runs() -> N
     with pytest.raises(QueueFullError):
         world.submit()
     assert world.scheduler.running == 2
+
+
+def test_one_persons_flood_does_not_refuse_another_ones_job() -> None:
+    world = World(warm())
+    running = world.submit(person="anna")
+    for _ in range(INTERACTIVE_MAX):
+        world.submit(person="anna")
+    with pytest.raises(QueueFullError):
+        world.submit(person="anna")
+    first = world.submit(person="ben")
+    assert first.state is QUEUED
+    world.end(running)
+    world.end(world.running[0])
+    assert first.state is WORKING, "persons take turns"
+
+
+def test_a_job_moved_to_the_front_takes_the_place_of_an_interactive_one() -> None:
+    world = World(warm())
+    running, batch = world.submit(), world.submit(batch=True)
+    for _ in range(INTERACTIVE_MAX - 1):
+        world.submit()
+    world.scheduler.to_front(batch.id)
+    with pytest.raises(QueueFullError):
+        world.submit()
+    world.end(running)
+    world.submit()
 
 
 def test_a_node_that_stops_accepts_nothing_and_starts_nothing() -> None:

@@ -17,12 +17,12 @@ CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "
 
 
 async def asked(body: dict[str, Any], *, loopback: bool = True) -> Asked:
-    async def address(url: str) -> str:
+    async def address(url: str) -> tuple[str, bool]:
         if "forbidden" in url:
             raise BadRequestError("No.", field="webhook")
-        return url + "/"
+        return url + "/", loopback
 
-    return await read(json.dumps(body).encode(), address, loopback=loopback)
+    return await read(json.dumps(body).encode(), address)
 
 
 async def test_a_chat_is_a_batch_job_asked_as_a_stream() -> None:

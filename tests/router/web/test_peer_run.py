@@ -271,7 +271,8 @@ async def test_a_full_queue_is_429_and_says_when(site: Site, engine: ScriptedEng
 async def test_the_bound_of_the_whole_queue_is_429(
     site: Site, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.scheduler.INTERACTIVE_MAX", 0)
+    monkeypatch.setattr("router.admission.INTERACTIVE_MAX", 0)
+    monkeypatch.setattr("router.admission.OWN_MAX", 0)
     status, told = await site.status("run", asked())
     assert (status, told["error"]["code"]) == (429, "queue_full")
     assert len(site.surface.runs) == 0

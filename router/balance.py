@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from router.candidates import Candidates
 from router.engines.base import Kind
@@ -21,6 +21,7 @@ class Balance:
     def __init__(
         self,
         registry: Registry,
+        jobs: Mapping[str, Job],
         lanes: dict[tuple[str, bool], Lane],
         candidates: Candidates,
         opens: Callable[[Lane], bool],
@@ -29,6 +30,7 @@ class Balance:
     ) -> None:
         self.parked: dict[str, Job] = {}
         self._registry = registry
+        self._jobs = jobs
         self._lanes = lanes
         self._candidates = candidates
         self._opens = opens
@@ -104,6 +106,7 @@ class Balance:
         """Nobody goes on waiting for a computer that takes nothing now: it is lost, paused or left alone."""
         if self._registry.local(lane.engine):
             return
+        self._sweep(lane)
         if any(not self._registry.takes(lane.engine, job.lane_model) for job in lane.heads()):
             for job in tuple(lane.order(lambda _: True)):
                 if not self._registry.takes(lane.engine, job.lane_model):
@@ -116,6 +119,15 @@ class Balance:
         for job in tuple(self.parked.values()):
             if job.lane is lane:
                 self._recall(job)
+
+    def _sweep(self, lane: Lane) -> None:
+        """Leases that no job has any more are given back, but only once their computer says that it runs nothing."""
+        look = self._registry.snapshots[lane.engine]
+        if not lane.in_flight or not look.ready or look.in_flight or look.waiting:
+            return
+        if not any(job.state.running and job.lane and job.lane.engine == lane.engine for job in self._jobs.values()):
+            lane.in_flight = 0
+            self._registry.replicas.sweep(lane.engine)
 
     def open_lanes(self) -> None:
         """Engines that have appeared may take what waits elsewhere."""

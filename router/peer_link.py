@@ -149,6 +149,8 @@ class PeerLink:
                 self._registry.health.clear(self.engine.id)
         self._show()
 
+            if self.state is PeerState.OFFLINE:
+                self._registry.replicas.clear(self.engine.id)
     def _show(self) -> None:
         if self.state in (PeerState.HEALTHY, PeerState.DRAINING):
             self._up.set()

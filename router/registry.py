@@ -17,10 +17,13 @@ from router.errors import ModelNotFoundError
 from router.health import Health
 from router.placement import Word
 from router.prediction import UNMEASURED, Speed
+from router.replicas import Replicas
 from router.states import NodeMode
 from router.wire import EngineInfo, ModelInfo
 from router.wire_receipt import Verdict
 
+OVERHEAD = 1.2
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 NOT_READY = EngineSnapshot(ready=False, detail="starting")
 
 _UNKNOWN: dict[str, Any] = {"resident": False, "loading_pct": None, "memory_bytes": None, "expires_at": None}
@@ -50,12 +53,6 @@ class Holder:
     told: Speed = UNMEASURED
 
 
-@dataclass(slots=True)
-class _Use:
-    in_flight: int = 0
-    last_used: float = 0.0
-
-
 class Registry:
     """Engines with their latest snapshots. Mutated on the loop only; ``changed`` hears of each change."""
 
@@ -73,7 +70,7 @@ class Registry:
         self.health = health or Health(SystemClock())
         self.health.changed = lambda: self.changed()
         self._node_name = node_name
-        self._uses: dict[tuple[str, str], _Use] = {}
+        self.replicas = Replicas()
         self._found: dict[str, list[tuple[str, EngineModel]]] = {}
         self._others: dict[str, int] = {}
 
@@ -91,8 +88,7 @@ class Registry:
         self.snapshots.pop(engine_id, None)
         self._others.pop(engine_id, None)
         self._found.clear()
-        for key in [key for key, use in self._uses.items() if key[0] == engine_id and not use.in_flight]:
-            del self._uses[key]
+        self.replicas.forget(engine_id)
         self.changed()
         return engine
 
@@ -100,13 +96,15 @@ class Registry:
         """A newer look at an engine; one that is gone is ignored. A look that failed takes no model away."""
         if engine_id not in self.engines:
             return
-        if not snapshot.ready and not snapshot.models:
+        if snapshot.ready:
+            self.replicas.see(engine_id, (model.name for model in snapshot.models if model.resident))
+        elif not snapshot.models:
             known = self.snapshots[engine_id].models
             snapshot = replace(snapshot, models=tuple(replace(model, **_UNKNOWN) for model in known))
         if self.snapshots[engine_id] != snapshot:
             self.snapshots[engine_id] = snapshot
             if not self.local(engine_id):
-                ours = sum(use.in_flight for key, use in self._uses.items() if key[0] == engine_id)
+                ours = self.replicas.in_flight(engine_id)
                 self._others[engine_id] = max(0, snapshot.in_flight + snapshot.waiting - ours)
             self._found.clear()
             self.changed()
@@ -144,6 +142,10 @@ class Registry:
     def _resolve(self, name: str) -> list[tuple[str, EngineModel]]:
         asked = _normal(name)
         offered = [(engine, model) for engine in self._in_order() for model in self.snapshots[engine].models]
+        if weights := _DIGEST.fullmatch(asked):
+            by_digest = [(engine, model) for engine, model in offered if model.digest == weights[1]]
+            if by_digest:
+                return by_digest
         named = [
             (engine, model)
             for engine, model in offered
@@ -180,7 +182,6 @@ class Registry:
 
     def _holder(self, engine_id: str, model: EngineModel) -> Holder:
         snapshot, local, engine = self.snapshots[engine_id], self.local(engine_id), self.engines[engine_id]
-        use = self._uses.get((engine_id, model.name))
         blocked, detail = self._blocked(engine_id, model)
         return Holder(
             node=getattr(engine, "node", self.node),
@@ -189,8 +190,8 @@ class Registry:
             digest=model.digest,
             local=local,
             warm=model.resident or (local and not engine.needs_load(model.name)),
-            last_used=use.last_used if use else 0.0,
-            free_vram_bytes=snapshot.free_vram_bytes,
+            last_used=self.replicas.get(engine_id, model.name).last_used,
+            free_vram_bytes=max(0, snapshot.free_vram_bytes - self.replicas.reserved_bytes(engine_id)),
             blocked=blocked,
             detail=detail,
             others=self.others(engine_id),
@@ -230,8 +231,21 @@ class Registry:
             return None, ""
         if not snapshot.mode.takes_work:
             return Word.PAUSED if snapshot.mode is NodeMode.PAUSED else Word.DRAINING, snapshot.detail
-        why = self.health.ejected(engine_id, model.name)
-        return (Word.UNHEALTHY, why) if why else (None, "")
+        if why := self.health.ejected(engine_id, model.name):
+            return Word.UNHEALTHY, why
+        why = self._no_room(engine_id, model)
+        return (Word.UNFIT, why) if why else (None, "")
+
+    def _no_room(self, engine_id: str, model: EngineModel) -> str:
+        """Why a model can't be loaded at another computer, though what is loaded there may leave; empty when it can."""
+        snapshot = self.snapshots[engine_id]
+        free = snapshot.free_vram_bytes + snapshot.free_ram_bytes
+        if model.resident or not free:
+            return ""
+        loaded = sum(memory_need(held) for held in snapshot.models if held.resident)
+        reserved = self.replicas.reserved_bytes(engine_id) - self.replicas.get(engine_id, model.name).reserved_bytes
+        need, room = memory_need(model), max(0, free + loaded - reserved)
+        return "" if need <= room else f"It needs {_gib(need)} of memory there; {_gib(room)} can be had."
 
     def warm(self, engine_id: str, model: str) -> bool:
         """Whether ``model`` answers at ``engine_id`` without a load."""
@@ -245,13 +259,21 @@ class Registry:
 
     def used(self, engine_id: str, model: str, now: float, change: int) -> None:
         """A lease was taken (+1) or given back (-1) at monotonic time ``now``."""
-        use = self._uses.setdefault((engine_id, model), _Use())
-        use.in_flight += change
-        use.last_used = now
+        if change > 0:
+            self.replicas.lease(engine_id, model, now, self._on_its_way(engine_id, model))
+        else:
+            self.replicas.release(engine_id, model, now)
         if not self.local(engine_id):
             (self.health.began if change > 0 else self.health.ended)(engine_id, model)
-        if not use.in_flight and engine_id not in self.engines:
-            del self._uses[engine_id, model]
+        if engine_id not in self.engines:
+            self.replicas.drop(engine_id, model)
+
+    def _on_its_way(self, engine_id: str, model: str) -> int:
+        """Memory that a job sent to ``model`` at another computer takes there before that computer can tell."""
+        if self.local(engine_id):
+            return 0
+        held = next((held for held in self.snapshots[engine_id].models if held.name == model), None)
+        return 0 if held is None or held.resident else memory_need(held)
 
     # -- looks
 
@@ -293,7 +315,6 @@ class Registry:
         return infos
 
     def _info(self, engine_id: str, model: EngineModel, name: str) -> ModelInfo:
-        use = self._uses.get((engine_id, model.name))
         snapshot = self.snapshots[engine_id]
         loading = model.loading_pct is not None and not model.resident
         local, engine = self.local(engine_id), self.engines[engine_id]
@@ -312,7 +333,7 @@ class Registry:
             capabilities=sorted(model.capabilities),
             residency="warm" if model.resident else "loading" if loading else "cold",
             loading_pct=model.loading_pct,
-            in_flight=use.in_flight if use else 0,
+            in_flight=self.replicas.get(engine_id, model.name).in_flight,
             expires_at=model.expires_at,
             memory_bytes=model.memory_bytes,
             source=model.source,
@@ -324,6 +345,15 @@ class Registry:
 def _normal(name: str) -> str:
     """Names compare without case, and ``:latest`` is what no tag means."""
     return name.lower().removesuffix(":latest")
+
+
+def memory_need(model: EngineModel) -> int:
+    """About the memory that a loaded copy takes: as measured, else its weights and a fifth more."""
+    return model.memory_bytes or int((model.size_bytes or 0) * OVERHEAD)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def _slug(name: str) -> str:

@@ -19,6 +19,7 @@ from router.engines.base import EngineModel, EngineSnapshot, Kind
 from router.identity import load_identity
 from router.peer_link import STATE
 from router.peer_tls import server_context
+from router.prediction import UNMEASURED, Speed
 from router.states import NodeMode
 from router.trust import Peer, fingerprint_of
 from router.wire import PeerModel, PeerSnapshot, Receipt
@@ -38,13 +39,22 @@ class MemoryPeer(MemoryEngine):
         self.mode = NodeMode.RUNNING
         self.in_flight = 0
         self.resident = list(models)
+        self.sizes: dict[str, int] = {}
+        self.speeds: dict[str, Speed] = {}
 
     def needs_load(self, model: str, kind: Kind = Kind.CHAT) -> bool:
         return False
 
     def look(self, *, ready: bool = True, detail: str = "", **more: Any) -> EngineSnapshot:
         models = tuple(
-            EngineModel(name=name, digest=self.digests.get(name), resident=name in self.resident) for name in self.names
+            EngineModel(
+                name=name,
+                digest=self.digests.get(name),
+                resident=name in self.resident,
+                size_bytes=self.sizes.get(name),
+                speed=self.speeds.get(name, UNMEASURED),
+            )
+            for name in self.names
         )
         told: dict[str, Any] = {"mode": self.mode, "width": self.width, "in_flight": self.in_flight}
         return EngineSnapshot(ready=ready, models=models, detail=detail, **(told | more))

@@ -50,7 +50,7 @@ class EngineSnapshot:
     files that are no usable models, each under a name of its own with its ``problem``.
 
     The rest is told by other computers only: ``trusted`` False means that it refuses this one; ``width``, ``in_flight``
-    and ``waiting`` count all its jobs, whoever asked.
+    and ``waiting`` count all its jobs, whoever asked. Free memory is 0 where it can't be told.
     """
 
     ready: bool
@@ -64,6 +64,7 @@ class EngineSnapshot:
     in_flight: int = 0
     waiting: int = 0
     free_vram_bytes: int = 0
+    free_ram_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

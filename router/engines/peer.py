@@ -209,6 +209,7 @@ def look_of(snapshot: PeerSnapshot) -> EngineSnapshot:
         in_flight=snapshot.in_flight,
         waiting=snapshot.waiting,
         free_vram_bytes=snapshot.vram_free_bytes,
+        free_ram_bytes=snapshot.ram_free_bytes,
     )
 
 

@@ -131,6 +131,28 @@ def test_a_job_sent_to_a_computer_where_it_still_waits_is_taken_back_for_a_free_
     assert there.state is DONE
 
 
+def test_a_leaked_lease_is_swept_only_once_the_peer_says_too_that_it_runs_nothing() -> None:
+    world = World(peer := MemoryPeer())
+    world.submit()
+    lost = world.submit()
+    world.scheduler.jobs.pop(world.running[0].id)  # as a fault of this node would
+    peer.in_flight = 1
+    world.look(peer)
+    assert (world.scheduler.running, lost.state) == (1, QUEUED), "the peer still says that something runs"
+    peer.in_flight = 0
+    world.look(peer)
+    assert (at(lost), world.scheduler.running) == ((peer.id, WORKING), 1)
+    world.end(lost)
+    assert (world.scheduler.running, world.registry.replicas.in_flight(peer.id)) == (0, 0)
+
+
+def test_a_lease_that_a_job_holds_is_never_swept_whatever_the_peer_says() -> None:
+    world = World(peer := MemoryPeer())
+    job = world.submit()
+    world.look(peer, version="2")
+    assert (job.state, world.scheduler.running) == (WORKING, 1)
+
+
 def test_a_job_that_works_there_is_left_there() -> None:
     world = World(own(), MemoryPeer())
     there, here = world.submit(), world.submit()

@@ -8,6 +8,7 @@ from router.engines.base import Kind
 from router.errors import BadRequestError, ModelNotFoundError, QuorumError
 from router.health import BUDGET_LEAST, Failure
 from router.jobs import Job, Origin
+from router.prediction import Speed
 from router.states import JobState, NodeMode
 from tests.fakes import MemoryEngine
 from tests.fakes_peer import MemoryPeer
@@ -141,6 +142,83 @@ def test_a_request_that_nobody_can_take_says_why_of_each() -> None:
     with pytest.raises(QuorumError, match=r"It is offline.*peer-p1: unhealthy, peer-p2: paused") as raised:
         world.submit()
     assert raised.value.code == "no_holder_available"
+
+
+def test_fastest_sends_to_whom_the_measured_speeds_favour_and_the_receipt_says_what_was_expected() -> None:
+    here, quick, slow = own(), MemoryPeer("p1"), MemoryPeer("p2")
+    quick.speeds, slow.speeds = {"m": Speed(1000.0, 200.0)}, {"m": Speed(1000.0, 1.0)}
+    world = World(here, quick, slow, route="fastest")
+    first = world.submit(body=b"x" * 400)
+    assert at(first) == "e", "never measured, warm and free: it shows what it can"
+    world.clock.advance(30)
+    world.end(first, duration_s=30.0, ttft_s=1.0, prompt_tokens=100, completion_tokens=58, tokens_per_s=2.0)
+    second = world.submit(body=b"x" * 400)
+    assert (at(second), second.decision.reason if second.decision else "") == ("peer-p1", "soonest")
+    world.clock.advance(1)
+    world.end(second, duration_s=1.0)
+    assert second.receipt is not None
+    assert second.receipt.predicted is not None
+    assert (second.receipt.predicted.prefill_s, second.receipt.predicted.decode_s) == (0.1, 0.29)
+    said = {verdict.engine: verdict.predicted_s for verdict in second.receipt.verdicts}
+    assert said == {"e": 30.0, "peer-p1": 0.39, "peer-p2": 58.1}
+
+
+def test_a_job_that_waits_for_the_quickest_is_not_pulled_to_a_slow_one_that_is_free() -> None:
+    quick, slow = MemoryPeer("p1"), MemoryPeer("p2")
+    quick.speeds, slow.speeds = {"m": Speed(1000.0, 200.0)}, {"m": Speed(1000.0, 1.0)}
+    world = World(quick, slow, route="fastest")
+    first, second = world.submit(), world.submit()
+    assert (at(first), at(second), second.state) == ("peer-p1", "peer-p1", QUEUED)
+    world.look(slow, in_flight=0, version="2")
+    assert (at(second), second.state) == ("peer-p1", QUEUED)
+    world.end(first)
+    assert (at(second), second.state) == ("peer-p1", WORKING)
+    plain = World(MemoryPeer("p1"), MemoryPeer("p2"))
+    assert {at(plain.submit()), at(plain.submit())} == {"peer-p1", "peer-p2"}
+
+
+def test_a_receipt_gives_every_computer_its_verdict_also_those_that_do_not_hold_the_model() -> None:
+    world = World(own(), MemoryPeer("p1"), MemoryPeer("p2", ("other",)))
+    job = world.submit()
+    world.end(job)
+    assert job.receipt is not None
+    said = {(verdict.node, verdict.verdict) for verdict in job.receipt.verdicts}
+    assert said == {("here", "warm"), ("p1", "warm"), ("p2", "missing")}
+    assert job.receipt.by_name
+
+
+def test_what_is_expected_after_a_failover_is_of_the_one_that_served() -> None:
+    one, two = MemoryPeer("p1"), MemoryPeer("p2")
+    for peer in (one, two):
+        peer.speeds = {"m": Speed(1000.0, 100.0)}
+    world = World(one, two)
+    job = world.submit()
+    world.clock.advance(2.5)
+    world.fail(job)
+    world.end(job)
+    assert job.receipt is not None
+    assert job.receipt.predicted is not None
+    assert (job.receipt.engine, job.receipt.predicted.after_s) == ("peer-p2", 2.5)
+    assert job.receipt.reason == "peer-warm"
+
+
+def test_the_expected_reuse_of_prompts_leaves_with_the_loaded_copy() -> None:
+    world = World(here := own())
+    here.resident = ["m"]
+    world.look(here)
+    job = world.submit()
+    world.end(job, duration_s=1.0, prompt_tokens=100, cached_tokens=80, prefill_per_s=10.0, tokens_per_s=10.0)
+    asked = world.submit()
+    assert asked.decision is not None
+    assert asked.decision.predicted is not None
+    before_s = asked.decision.predicted.prefill_s
+    here.resident = []
+    world.look(here)
+    world.end(asked)
+    again = world.submit()
+    assert again.decision is not None
+    assert again.decision.predicted is not None
+    assert again.decision.predicted.prefill_s > before_s
 
 
 class BuiltIn(MemoryEngine):

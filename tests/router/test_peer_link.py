@@ -155,6 +155,18 @@ async def test_goodbye_is_offline_within_a_tenth_of_a_second(side: Side, studio:
     await side.until(lambda: link.state is HEALTHY, 1)
 
 
+async def test_caches_of_its_loaded_models_are_void_once_it_is_offline_not_before(side: Side, studio: Studio) -> None:
+    gone: list[tuple[str, str]] = []
+    side.registry.replicas.on_removed.append(lambda engine, model: gone.append((engine, model)))
+    link = await side.link(studio.peer, patience=Patience(silent_s=0.2, offline_s=0.6))
+    await side.until(lambda: link.state is HEALTHY)
+    studio.scripts[STATE] = _hangs
+    await side.until(lambda: link.state is UNHEALTHY, 5)
+    assert gone == []
+    await side.until(lambda: link.state is OFFLINE, 5)
+    assert gone == [(link.engine.id, "m")]
+
+
 async def test_silence_is_unhealthy_then_offline_and_a_new_stream_heals(side: Side, studio: Studio) -> None:
     link = await side.link(studio.peer, patience=Patience(silent_s=0.3, offline_s=0.8))
     await side.until(lambda: link.state is HEALTHY)

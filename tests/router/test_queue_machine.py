@@ -254,7 +254,7 @@ class Queue(RuleBasedStateMachine):
         assert not held, "a job runs in a lane that nobody knows"
         assert not waits, "a job waits in a lane that nobody knows"
         used = Counter((job.lane.engine, job.lane_model) for job in running if job.lane is not None)
-        counted = {key: use.in_flight for key, use in self.world.registry._uses.items() if use.in_flight}
+        counted = {key: one.in_flight for key, one in self.world.registry.replicas._known.items() if one.in_flight}
         assert counted == used
 
     @invariant()

@@ -16,6 +16,9 @@ from router.states import NodeMode
 from tests.fakes import MemoryEngine
 from tests.fakes_peer import MemoryPeer
 
+GIB = 2**30
+DIGEST = "ab" * 32
+
 
 def registry(*engines: MemoryEngine) -> Registry:
     made = Registry("here", lambda: "studio")
@@ -186,7 +189,100 @@ def test_a_lease_outlives_its_engine_and_is_never_counted_below_zero() -> None:
     made.used("e", "m", 3.0, +1)
     made.remove("e")
     made.used("e", "m", 4.0, -1)
-    assert made._uses == {}
+    assert made.replicas._known == {}
+
+
+# -- memory
+
+
+def with_room(peer: MemoryPeer, free: int, **more: Any) -> EngineSnapshot:
+    return peer.look(free_ram_bytes=free, **more)
+
+
+def test_a_cold_model_that_cannot_fit_at_a_peer_is_unfit_and_says_how_much_is_missing() -> None:
+    peer = MemoryPeer(models=("m", "small"))
+    peer.resident, peer.sizes = [], {"m": 10 * GIB, "small": GIB}
+    made = registry(peer)
+    made.update(peer.id, with_room(peer, 4 * GIB))
+    (holder,) = made.find("m")
+    assert (holder.blocked, holder.detail) == (Word.UNFIT, "It needs 12.0 GiB of memory there; 4.0 GiB can be had.")
+    assert made.find("small")[0].blocked is None
+    made.update(peer.id, with_room(peer, 8 * GIB, free_vram_bytes=8 * GIB))
+    assert made.find("m")[0].blocked is None, "what does not fit on the graphics card lies beside it"
+
+
+def test_what_is_loaded_there_may_leave_and_what_is_not_told_is_no_reason() -> None:
+    peer = MemoryPeer(models=("m", "other"))
+    peer.resident, peer.sizes = ["other"], {"m": 10 * GIB, "other": 10 * GIB}
+    made = registry(peer)
+    assert made.find("m")[0].blocked is None
+    made.update(peer.id, with_room(peer, GIB))
+    assert made.find("m")[0].blocked is None
+
+
+def test_memory_is_set_aside_with_the_lease_until_the_next_look_or_the_end_of_the_job() -> None:
+    peer = MemoryPeer(models=("m", "n"))
+    peer.resident, peer.sizes = [], {"m": 5 * GIB, "n": 5 * GIB}
+    made = registry(peer)
+    look = with_room(peer, GIB, free_vram_bytes=8 * GIB)
+    made.update(peer.id, look)
+    made.used(peer.id, "m", 1.0, +1)
+    (second,) = made.find("n")
+    assert (second.blocked, second.free_vram_bytes) == (Word.UNFIT, 2 * GIB)
+    assert made.find("m")[0].blocked is None, "those who wait for the same load need no more"
+    made.used(peer.id, "m", 2.0, -1)
+    assert made.find("n")[0].blocked is None
+    made.used(peer.id, "m", 3.0, +1)
+    made.update(peer.id, look)
+    assert (made.find("n")[0].blocked, made.find("n")[0].free_vram_bytes) == (None, 8 * GIB)
+    made.used(peer.id, "n", 4.0, +1)
+    made.update(peer.id, with_room(peer, GIB, free_vram_bytes=GIB))
+    made.used(peer.id, "m", 5.0, +1)
+    assert made.find("m")[0].free_vram_bytes == 0, "never below zero"
+
+
+# -- loaded copies
+
+
+def test_caches_hear_that_a_copy_is_gone_when_it_is_unloaded_or_its_computer_let_go_not_when_a_look_failed() -> None:
+    made, gone = registry(one := MemoryEngine(), peer := MemoryPeer()), []
+    made.replicas.on_removed.append(lambda engine, model: gone.append((engine, model)))
+    one.make_resident("m")
+    made.update("e", one.look())
+    made.update("e", one.look(ready=False))
+    made.update(peer.id, EngineSnapshot(ready=False, detail="silent"))
+    assert gone == []
+    one.resident = []
+    made.update("e", one.look())
+    assert gone == [("e", "m")]
+    made.remove(peer.id)
+    assert gone == [("e", "m"), (peer.id, "m")]
+
+
+# -- by digest, and who has no copy
+
+
+@pytest.mark.parametrize("asked", [DIGEST, f"sha256:{DIGEST}", DIGEST.upper()])
+def test_a_model_can_be_asked_for_by_its_digest(asked: str) -> None:
+    made = registry(engine("e", llama=DIGEST), engine("f", other="d2", again=DIGEST))
+    assert found(made, asked) == [("e", "llama"), ("f", "again")]
+    with pytest.raises(ModelNotFoundError):
+        made.find("0" * 64)
+
+
+def test_the_computers_that_do_not_hold_a_model_are_named_and_one_not_reached_yet_may_hold_it() -> None:
+    has, has_not, away = MemoryPeer("p"), MemoryPeer("q", ("n",)), MemoryPeer("r")
+    made = registry(engine("e", other="d"), has, has_not)
+    made.add(away)
+    made.update(away.id, EngineSnapshot(ready=False, detail="It has not been reached yet."))
+    said = [(one.node, one.verdict, one.detail) for one in made.absent(made.find("m"))]
+    assert said == [
+        ("here", Word.MISSING, ""),
+        ("q", Word.MISSING, ""),
+        ("r", Word.UNHEALTHY, "It has not been reached yet."),
+    ]
+    alone = registry(engine("e", m="d"))
+    assert alone.absent(alone.find("m")) == ()
 
 
 # -- what pages see

@@ -65,10 +65,20 @@ def _have_streams() -> None:
 
 def _command(arguments: argparse.Namespace) -> int:
     match arguments.command:
+        case None if arguments.licences:
+            from app.commands import licences
+
+            return licences.run()
         case None:
+            options = _options(arguments)
+            if arguments.at_login:
+                from app.commands.at_login import wanted
+
+                if not wanted(options):
+                    return 0
             from app import shell
 
-            return shell.run(_options(arguments), hidden=arguments.hidden)
+            return shell.run(options, hidden=arguments.hidden or arguments.at_login)
         case "serve":
             from app.commands import serve
 

@@ -19,6 +19,8 @@ from typing import Any, Final, Protocol
 
 NAME: Final = "Quorum"
 ENTRY: Final = "quorum.desktop"
+ASKS: Final = "--at-login"
+"""In the entry that the .deb brings: it starts nothing for those whose setting is off."""
 LABEL: Final = "io.github.quorum"
 RUN_KEY: Final = r"Software\Microsoft\Windows\CurrentVersion\Run"
 APPROVED_KEY: Final = r"Software\Microsoft\Windows\CurrentVersion\Explorer\StartupApproved\Run"
@@ -108,8 +110,8 @@ class DesktopEntry:
         )
 
     def off(self) -> None:
-        """Remove the user's entry, or overrule the system's."""
-        if any(path.is_file() for path in self._system):
+        """Remove the user's entry; overrule the system's, unless that one asks the setting itself."""
+        if any(path.is_file() and ASKS not in path.read_text("utf-8", "replace") for path in self._system):
             self._write("[Desktop Entry]\nType=Application\nName=Quorum\nHidden=true\n")
         else:
             self.path.unlink(missing_ok=True)

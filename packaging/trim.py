@@ -13,9 +13,9 @@ Entry = tuple[str, str, str]
 
 EXCLUDES = (
     "PyQt5", "PyQt6", "PySide2", "gi", "tkinter", "test", "unittest", "pydoc_data", "lib2to3", "distutils",
-    "setuptools", "pip", "numpy", "IPython", "readline", "PySide6.QtPdf", "PySide6.QtQuick3D", "PySide6.QtQuick", "PySide6.QtQml",
-    "PySide6.QtDataVisualization", "qtpy.QtDataVisualization", "webview.platforms.gtk", "webview.platforms.cef",
-    "webview.platforms.android",
+    "setuptools", "pip", "numpy", "IPython", "readline", "PySide6.QtPdf", "PySide6.QtQuick3D", "PySide6.QtQuick",
+    "PySide6.QtQml", "PySide6.QtDataVisualization", "qtpy.QtDataVisualization", "webview.platforms.gtk",
+    "webview.platforms.cef", "webview.platforms.android",
 )  # fmt: skip
 """Never in it. GNU readline and Qt's DataVisualization are under the GPL, which nothing in the program may be."""
 LINUX_EXCLUDES = ("pystray", "Xlib", "PIL", "webview.platforms.cocoa", "webview.platforms.winforms",
@@ -38,8 +38,8 @@ HOST = (
     "libgmodule-2.0.so.0", "libgthread-2.0.so.0", "libmount.so.1", "libblkid.so.1", "libselinux.so.1", "libudev.so.1",
     "libsystemd.so.0", "libcap.so.2", "libgcrypt.so.20", "libgpg-error.so.0", "liblz4.so.1", "liblzma.so.5",
     "libpcre2-8.so.0", "libffi.so.8", "libuuid.so.1", "libbsd.so.0", "libmd.so.0", "libpng16.so.16",
-    "libbrotlidec.so.1", "libbrotlicommon.so.1", "libasound.so.2", "libdbus-1.so.3", "libnss3.so", "libnssutil3.so", "libsmime3.so",
-    "libnspr4.so", "libplc4.so", "libplds4.so", "libwayland-client.so.0", "libwayland-cursor.so.0",
+    "libbrotlidec.so.1", "libbrotlicommon.so.1", "libasound.so.2", "libdbus-1.so.3", "libnss3.so", "libnssutil3.so",
+    "libsmime3.so", "libnspr4.so", "libplc4.so", "libplds4.so", "libwayland-client.so.0", "libwayland-cursor.so.0",
     "libwayland-egl.so.1", "libwayland-server.so.0", "libgssapi_krb5.so.2", "libkrb5.so.3", "libk5crypto.so.3",
     "libkrb5support.so.0", "libcom_err.so.2", "libkeyutils.so.1",
 )  # fmt: skip

@@ -98,6 +98,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"quorum {__version__}")
     top.add_argument("--hidden", action="store_true", help="start in the tray, without the window")
+    top.add_argument("--at-login", action="store_true", help="the same, but only where 'Start at login' is on")
+    top.add_argument("--licences", action="store_true", help="list the software of others in Quorum and its licences")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
     def add(name: str, sentence: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -105,12 +105,36 @@ async def _all(folder: Path, tell: Callable[[Part], None]) -> list[Part]:
     try:
         await part("page", 10, lambda: asyncio.to_thread(_page, client))
         await part("store", 10, lambda: asyncio.to_thread(_store, client))
+        await part("mdns", 15, _mdns)
         await part("model", 120, lambda: asyncio.to_thread(_answer, client))
         await part("window", CHILD_S + 5, lambda: asyncio.to_thread(_window, told))
         await part("tray", CHILD_S + 5, lambda: asyncio.to_thread(_tray))
     finally:
         await part("stop", 15, stop)
     return parts
+
+
+async def _mdns() -> str:
+    """Announce a service of our own kind on loopback only, and find it again as another computer would."""
+    from zeroconf import IPVersion, ServiceInfo
+    from zeroconf.asyncio import AsyncZeroconf
+
+    kind = "_quorum-test._tcp.local."
+    name = f"selftest-{os.getpid()}-{time.monotonic_ns() % 10**9}.{kind}"
+    told = ServiceInfo(kind, name, port=9, addresses=[b"\x7f\0\0\1"], server=f"{name.partition('.')[0]}.local.")
+    here: Any = {"interfaces": ["127.0.0.1"], "ip_version": IPVersion.V4Only}
+    try:
+        announcer, looker = AsyncZeroconf(**here), AsyncZeroconf(**here)
+    except OSError as error:
+        raise AbsentError(f"this computer allows no mDNS: {error.strerror or error}") from error
+    try:
+        await announcer.async_register_service(told)
+        found = await looker.async_get_service_info(kind, name, timeout=5000)
+    finally:
+        await asyncio.gather(announcer.async_close(), looker.async_close())
+    if found is None or found.port != told.port:
+        raise RuntimeError("a service announced on loopback was not seen there")
+    return "announced and seen on loopback"
 
 
 def _page(client: Client) -> str:

@@ -131,6 +131,21 @@ def test_a_refusal_in_the_desktops_own_settings_wins(tmp_path: Path, line: str) 
     assert reconcile(autostart, wanted=True) is False
 
 
+def test_off_only_removes_the_users_entry_where_the_systems_asks_the_setting(tmp_path: Path) -> None:
+    system = tmp_path / "xdg" / "autostart" / "quorum.desktop"
+    system.parent.mkdir(parents=True)
+    system.write_text("[Desktop Entry]\nExec=quorum --at-login\n")
+    environ = {"HOME": str(tmp_path), "XDG_CONFIG_DIRS": str(tmp_path / "xdg")}
+    entry = DesktopEntry(ARGV, environ)
+
+    assert reconcile(entry, wanted=True)
+    assert not reconcile(entry, wanted=False)
+
+    assert not entry.path.exists()
+    assert reconcile(entry, wanted=True)
+    assert entry.path.is_file()
+
+
 def test_off_overrules_an_entry_of_the_whole_system(tmp_path: Path) -> None:
     system = tmp_path / "xdg" / "autostart" / "quorum.desktop"
     system.parent.mkdir(parents=True)

@@ -35,7 +35,7 @@ def test_a_complete_computer_passes_and_leaves_nothing_behind(tmp_path: Path, st
     assert [name for name, part in parts.items() if part["state"] == "failed"] == [], done.stdout + done.stderr
     assert done.returncode == 0
     assert (told["ok"], told["version"]) == (True, __version__)
-    assert set(parts) == {"node", "page", "store", "model", "window", "tray", "stop"}
+    assert set(parts) == {"node", "page", "store", "mdns", "model", "window", "tray", "stop"}
     assert [path for path in tmp_path.iterdir() if path.name.startswith("quorum-")] == []
 
 

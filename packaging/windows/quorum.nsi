@@ -308,6 +308,8 @@ Function Choices
     ${GetOptions} $0 "/FIREWALL" $1
     ${If} ${Errors}
       !insertmacro UnselectSection ${SEC_FIREWALL}
+    ${Else}
+      !insertmacro SelectSection ${SEC_FIREWALL}
     ${EndIf}
   ${EndIf}
   ClearErrors

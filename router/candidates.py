@@ -53,7 +53,7 @@ class Candidates:
         key = (engine, kind is Kind.EMBEDDING)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(engine, self.width(*key))
+            lane = self._lanes[key] = Lane(engine, self.width(*key), self._registry.local(engine))
         return lane
 
     def width(self, engine: str, embedding: bool) -> int:

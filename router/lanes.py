@@ -19,6 +19,7 @@ from router.registry import Holder
 PASSED_OVER_MAX = 16
 PASSED_OVER_S = 60.0
 
+        self.local = local
 _tickets = itertools.count(1)  # of all lanes: an entry left behind in one must not match a ticket of another
 
 _Heap = list[tuple[int, int, Job]]
@@ -65,7 +66,7 @@ class _Group:
 class Lane:
     """Waiting and running jobs of one engine (or of its embedder). ``width`` jobs run at once."""
 
-    def __init__(self, engine: str, width: int) -> None:
+    def __init__(self, engine: str, width: int, local: bool = True) -> None:
         self.engine = engine
         self.width = width
         self.in_flight = 0

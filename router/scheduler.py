@@ -354,7 +354,7 @@ class Scheduler:
     @property
     def running_here(self) -> int:
         """Jobs that run on this computer's own engines."""
-        return sum(lane.in_flight for lane in self.lanes.values() if self._registry.local(lane.engine))
+        return sum(lane.in_flight for lane in self.lanes.values() if lane.local)
 
     def _check_drained(self) -> None:
         if self.mode is NodeMode.DRAINING and not self.running_here:

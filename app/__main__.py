@@ -87,6 +87,10 @@ def _command(arguments: argparse.Namespace) -> int:
             from app.commands import selftest
 
             return selftest.run(as_json=arguments.json)
+        case "service":
+            from app.commands.service import service
+
+            return service(arguments)
         case "run":
             from app.commands.chat import COMMANDS
         case "status" | "models" | "jobs":

@@ -160,5 +160,9 @@ def parser() -> argparse.ArgumentParser:
         "update", "Install a newer version, where one is announced and this program may replace itself.", listing
     )
     update.add_argument("--check", action="store_true", help="only look whether there is one")
+    units = add(
+        "service", "Let the system start Quorum without a window: a systemd user unit, a launchd agent.", listing
+    )
+    units.add_argument("action", choices=("install", "remove", "status"), metavar="install|remove|status")
     add("selftest", "Try everything on a throw-away data folder: node, page, model, store, window.", listing)
     return top

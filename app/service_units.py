@@ -85,7 +85,7 @@ StartLimitIntervalSec=300
 StartLimitBurst=5
 
 [Service]
-ExecStart={" ".join(_quoted(word) for word in self._argv)}
+ExecStart={_exec_line(self._argv)}
 Environment=QUORUM_SERVICE=1
 Restart=on-failure
 RestartSec=2
@@ -197,12 +197,18 @@ def _uid() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0
 
 
+def _exec_line(argv: Sequence[str]) -> str:
+    """The words of ExecStart, each standing for itself: systemd takes no quotes in a program, and ``$`` only there."""
+    if any(letter in argv[0] for letter in "\"'\\"):
+        argv = ["/usr/bin/env", *argv]
+    program, *words = (_quoted(word) for word in argv)
+    return " ".join([program, *(word.replace("$", "$$") for word in words)])
+
+
 def _quoted(word: str) -> str:
-    """One word of ExecStart: ``%`` and ``$`` stand for themselves."""
     for letter in '\\"':
         word = word.replace(letter, f"\\{letter}")
-    word = word.replace("%", "%%").replace("$", "$$").replace("\n", "\\n")
-    return f'"{word}"'
+    return f'"{word.replace("%", "%%")}"'.replace("\n", "\\n")
 
 
 def _write(path: Path, content: bytes) -> None:

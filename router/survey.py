@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from router.aio import Clock
 from router.jobs import Job
@@ -12,12 +12,13 @@ from router.rates import Rates
 from router.registry import Registry
 from router.states import JobState, NodeMode
 
-CHEAP_JOBS = 200
+CHEAP_JOBS = 50
+LOOK_AT_JOB_S = 0.002
 AGAIN_S = 1.0
 
 
 class Survey:
-    """Notes ``place``, ``eta_s`` and ``why`` on the jobs in line; with many of them at most once a second."""
+    """Notes ``place``, ``eta_s`` and ``why`` on the jobs in line; the more wait, the less often, but each second."""
 
     def __init__(
         self,
@@ -37,16 +38,26 @@ class Survey:
     def take(self, mode: NodeMode) -> None:
         """Look at every line."""
         now = self._clock.mono()
-        if len(self._jobs) > CHEAP_JOBS and now - self._taken < AGAIN_S:
+        jobs = len(self._jobs)
+        if jobs > CHEAP_JOBS and now - self._taken < min(AGAIN_S, jobs * LOOK_AT_JOB_S):
             return
         self._taken = now
         loading = {job.lane: job.lane_model for job in self._jobs.values() if job.state is JobState.LOADING}
         for lane in self._lanes.values():
-            jobs = list(lane.order(functools.partial(self._registry.warm, lane.engine)))
-            for place, (job, eta_s) in enumerate(zip(jobs, self._rates.etas(lane, jobs), strict=True), 1):
+            line = list(lane.order(functools.partial(self._registry.warm, lane.engine), now, self._takes_s(lane)))
+            for place, (job, eta_s) in enumerate(zip(line, self._rates.etas(lane, line), strict=True), 1):
                 job.place = place
                 job.eta_s = eta_s if mode.takes_work else None
                 job.why = self._why(job, lane, mode, loading.get(lane))
+
+    def _takes_s(self, lane: Lane) -> Callable[[Job, bool], float]:
+        """How long a job at ``lane`` keeps the next one waiting, and longer if its model must be loaded."""
+
+        def takes_s(job: Job, cold: bool) -> float:
+            load_s = self._rates.load_s(lane.engine, job.lane_model) if cold else 0.0
+            return load_s + self._rates.work_s(lane.engine, job.lane_model) / lane.width
+
+        return takes_s
 
     def line(self) -> Iterator[Job]:
         """The waiting jobs, lane by lane in the order they will run, as of the last look."""

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.jobs import Job
-from router.lanes import PASSED_OVER_MAX, PASSED_OVER_S, Lane
+from router.lanes import Lane
+from router.line import PASSED_OVER_MAX, PASSED_OVER_S
 from tests.fakes import make_job
 
 

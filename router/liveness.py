@@ -57,9 +57,9 @@ class Liveness:
         """Its stream broke, or can't be opened: no new work at once; offline stays offline."""
         self._move(PeerState.OFFLINE if self.state is PeerState.OFFLINE else PeerState.UNHEALTHY, why)
 
-    def goodbye(self) -> None:
-        """It said that it goes."""
-        self._move(PeerState.OFFLINE, "It was closed or went to sleep.")
+    def goodbye(self, *, asleep: bool = False) -> None:
+        """It said that it goes, or sleeps."""
+        self._move(PeerState.OFFLINE, "It is asleep." if asleep else "It was closed.")
 
     def look(self) -> None:
         """Time passed."""

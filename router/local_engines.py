@@ -74,6 +74,11 @@ class LocalEngines:
         finder.start(self._tasks)
         self._settings.listen(self._settings_changed)
 
+    def drop_connections(self) -> None:
+        """What is kept open to engines is void: this machine slept, and some of them are other machines."""
+        if self._transport is not None:
+            self._transport.drop_idle()
+
     def _settings_changed(self, names: frozenset[str]) -> None:
         """What was set counts at once, not at the next look."""
         if self._finder is not None and "engines" in names:

@@ -13,7 +13,7 @@ from functools import partial
 
 import msgspec
 
-from router import __version__, logs
+from router import __version__, awake, logs
 from router.access import Access
 from router.aio import SystemClock, Tasks
 from router.archive import Archive
@@ -41,6 +41,7 @@ from router.runner import JobMoved, Runner
 from router.scheduler import Scheduler
 from router.sessions import ModelFiles, Sessions
 from router.settings import NodeOptions, Settings
+from router.sleep import Sleep
 from router.store import Store
 from router.token_count import count_tokens
 from router.updates import NoUpdates, Updates
@@ -93,6 +94,7 @@ class Node:
 
     async def start(self) -> None:
         """Open the store, start engines, listen, and take up what an earlier run left. Raises StartError."""
+        awake.install(asyncio.get_running_loop())
         logs.setup(self._level, self._dir)
         self._identity = load_identity(self._dir)
         self._id = self._identity.node_id
@@ -120,6 +122,7 @@ class Node:
         self._tasks.spawn("prune", self._room.prune_on())
         self._tasks.spawn("engines", self._begin())
         self._peering.start()
+        self._sleep.start()
         self.updates.begin(self._shared, self._tasks)
         log.info("listening at %s", self.address)
 
@@ -191,6 +194,7 @@ class Node:
             service, self._identity, self._store, self._dir, self._clock, self._tasks, self._width, self._discovery
         )
         self._front = Front(service, sessions, self.control_token, self._metrics, self._tasks, self._peering)
+        self._sleep = Sleep(service, self._peering, self._tasks, self._clock, self._engines.drop_connections)
         self.settings.listen(self._settings_changed)
 
     def _service(self) -> Service:
@@ -277,6 +281,8 @@ class Node:
         if hasattr(self, "_webhooks"):
             await self._webhooks.close()
         await self._store.close()
+        if hasattr(self, "_sleep"):
+            await self._sleep.stop()
 
     # -- what the desktop uses
 
@@ -310,6 +316,7 @@ class Node:
             data_dir=str(self._dir),
             notice=notice if self._store.healthy else "The disk of the data folder can't be written.",
             network=self._front.network,
+            sleep=self._sleep.detail,
             update=self.updates.info,
         )
 

@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 from aiohttp import ClientTimeout, hdrs
 
+from router.engines.transport import drop_idle
 from router.errors import EngineFault
 from router.health import Failure
 from router.peer_tls import pin_of, url_of
@@ -66,6 +67,10 @@ class PeerClient:
         }
         self._json = {**self._headers, hdrs.CONTENT_TYPE: "application/json"}
         self._timeouts: dict[float, ClientTimeout] = {}
+
+    def drop_idle(self) -> None:
+        """What the session keeps open is void: this machine slept, or the peer is let go."""
+        drop_idle(self._session)
 
     @property
     def headers(self) -> dict[str, str]:

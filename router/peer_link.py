@@ -62,6 +62,7 @@ class PeerLink:
         sighted: Callable[[str], Iterable[Place]] = lambda node_id: (),
         moved: Callable[[str, Sequence[str], int], Awaitable[None]] | None = None,
         patience: Patience | None = None,
+        asleep: Callable[[str], None] = lambda engine_id: None,
     ) -> None:
         self.snapshot: PeerSnapshot | None = None
         self.latencies_s: tuple[float, ...] = ()
@@ -74,6 +75,7 @@ class PeerLink:
         self._changed = changed
         self._sighted = sighted
         self._tell_moved = moved
+        self._fell_asleep = asleep
         self._liveness = Liveness(clock, self._moved, patience)
         self._known = {(address, peer.port) for address in peer.addresses}
         self._trusted = True
@@ -193,6 +195,8 @@ class PeerLink:
                 return AGAIN_FIRST_S * 8  # it said goodbye
             except PeerFault as fault:
                 why = fault.message
+                if isinstance(fault, _SleptFault):
+                    return 0.0  # what was known of it counts until it has been asked again
                 if not self._trusted:
                     self._liveness.broke(why)
                     return REFUSED_S
@@ -240,8 +244,12 @@ class PeerLink:
                 first = False
             elif not first and any(name == b"" for name, _ in told):
                 self._liveness.beat()
-            if any(name == b"goodbye" for name, _ in told):
-                self._liveness.goodbye()
+            last = next((data for name, data in told if name == b"goodbye"), None)
+            if last is not None:
+                asleep = decoded(last) == {"why": "asleep"}
+                self._liveness.goodbye(asleep=asleep)
+                if asleep:
+                    self._fell_asleep(self.engine.id)
                 return
             if newest is not None:
                 await asyncio.sleep(GAP_S)  # a peer that tells without end gets no more than its share
@@ -258,7 +266,7 @@ class PeerLink:
                 data = await response.content.readany()
         except TimeoutError:
             self._liveness.look()
-            raise PeerFault("Nothing was heard of it in time.", None) from None
+            raise (_SleptFault if self._void else PeerFault)("Nothing was heard of it in time.", None) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise PeerFault("The connection to it broke.", None) from error
         finally:
@@ -316,6 +324,10 @@ class PeerLink:
                 self.latencies_s = (*self.latencies_s, took_s)[-LATENCIES_MAX:]
                 self._changed()
             await asyncio.sleep(MEASURE_S)
+
+
+class _SleptFault(PeerFault):
+    """This computer slept: the stream says nothing of the peer any more."""
 
 
 async def _quietly(telling: Awaitable[None]) -> None:

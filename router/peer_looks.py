@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from router.errors import BadRequestError
 from router.pairing import PairingState
 from router.states import PeerState
 from router.trust import Peer
@@ -40,7 +41,7 @@ class Link(Protocol):
     def latency_s(self) -> float | None: ...
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
-    def poke(self) -> None: ...
+    def poke(self, *, anew: bool = False) -> None: ...
 
 
 def paired_info(peer: Peer, link: Link | None) -> PeerInfo:
@@ -82,6 +83,21 @@ def sighted_info(seen: Seen, ignored: bool, asks: bool) -> PeerInfo:
         addresses=list(seen.addresses),
         port=seen.port,
     )
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """``host``, ``host:port``, ``[v6]:port`` or a bare IPv6 address. Raises BadRequestError."""
+    host, port = text.strip(), str(USUAL_PORT)
+    if host.startswith("["):
+        host, _, rest = host[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif host.count(":") == 1:
+        host, _, port = host.partition(":")
+    if not host or len(host) > 253 or any(letter.isspace() or letter in "/@?#" for letter in host):
+        raise BadRequestError("That is no address of a computer.", "Write host, or host:port.", field="address")
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
+        raise BadRequestError("That is no port.", "Write host:port with a number up to 65535.", field="address")
+    return host, int(port)
 
 
 def pairing_info(state: PairingState, addresses: Sequence[str], port: int) -> PairingInfo:

@@ -24,7 +24,7 @@ STREAMS_A_PEER: Final = 8
 GOODBYE_S: Final = 0.5
 
 _encode: Final = msgspec.json.Encoder().encode
-_GOODBYE: Final = b"event: goodbye\ndata: {}\n\n"
+_GOODBYE: Final = b'event: goodbye\ndata: {"why": "%b"}\n\n'
 _BEAT: Final = b": beat\n\n"
 
 
@@ -130,6 +130,7 @@ class StateFeed:
     def __init__(self, told: Told, trust: Trust) -> None:
         self._told = told
         self._trust = trust
+        self.asleep = False
         self._watchers: set[_Watcher] = set()
         self._empty = asyncio.Event()
 
@@ -141,8 +142,9 @@ class StateFeed:
         for watcher in self._watchers:
             watcher.wake.set()
 
-    async def goodbye(self) -> None:
-        """Say that this node goes, and end the streams that are open now; at most half a second."""
+    async def goodbye(self, *, asleep: bool = False) -> None:
+        """Say that this node goes, or sleeps, and end the streams that are open now; at most half a second."""
+        self.asleep = asleep
         for watcher in self._watchers:
             watcher.leaving = True
             watcher.wake.set()
@@ -164,7 +166,7 @@ class StateFeed:
         try:
             await response.prepare(request)
             last = b""
-            while not watcher.leaving and (peer := self._trust.get(node_id)) is not None:
+            while not (watcher.leaving or self.asleep) and (peer := self._trust.get(node_id)) is not None:
                 watcher.wake.clear()
                 now = _encode(self._told.snapshot(models=self._told.may_use(peer)))
                 if now != last:
@@ -172,7 +174,7 @@ class StateFeed:
                     last = now
                 elif not await _woken(watcher.wake, BEAT_S):
                     await response.write(_BEAT)
-            await response.write(_GOODBYE)
+            await response.write(_GOODBYE % (b"asleep" if self.asleep else b"closed"))
             await response.write_eof()
             return response
         finally:

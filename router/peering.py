@@ -16,6 +16,7 @@ from router.errors import BadRequestError, QuorumError, StoreError
 from router.identity import Identity
 from router.pairing import Answer, PairingAsk, PairingDesk, Phase, join
 from router.peer_looks import USUAL_PORT, Link, Seen, paired_info, pairing_info, sighted_info
+from router.peer_looks import split_address as split_address
 from router.settings import Settings
 from router.states import PeerState
 from router.trust import Peer, Trust
@@ -31,7 +32,8 @@ class Surface(Protocol):
     """The socket on which paired computers reach this one."""
 
     async def start(self, addresses: Sequence[str], port: int) -> int: ...
-    async def goodbye(self) -> None: ...
+    async def goodbye(self, *, asleep: bool = False) -> None: ...
+    def back(self) -> None: ...
     async def stop(self) -> None: ...
 
 
@@ -42,6 +44,7 @@ class Finder(Protocol):
     async def stop(self) -> None: ...
     async def announce(self, name: str, addresses: Sequence[str], port: int) -> None: ...
     async def withdraw(self) -> None: ...
+    async def refresh(self) -> None: ...
     def sightings(self) -> tuple[Seen, ...]: ...
 
 
@@ -82,6 +85,7 @@ class Peering:
         self._announced: tuple[str, tuple[str, ...], int] | None = None
         self._links: dict[str, tuple[Peer, Link]] = {}
         self._answer: asyncio.Future[Answer] | None = None
+        self._away = self._stale = False
         self._wake = asyncio.Event()
         self._settling = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -94,10 +98,20 @@ class Peering:
         self._settings.listen(self._settings_changed)
         self._task = self._tasks.spawn("peering", self._run())
 
-    async def goodbye(self) -> None:
-        """This node goes, or sleeps: whoever follows it sends it nothing more."""
-        if self._listening:
-            await self._surface.goodbye()
+    async def goodbye(self, *, asleep: bool = False) -> None:
+        """This node goes, or sleeps: whoever follows it sends it nothing more, and mDNS shows it to nobody."""
+        self._away, self._announced = True, None
+        parts = [self._surface.goodbye(asleep=asleep)] if self._listening else []
+        parts += [self._finder.withdraw()] if self._finder is not None else []
+        await asyncio.gather(*parts)
+
+    def back(self) -> None:
+        """This node slept: nothing that was open to others counts, and it shows itself and looks for them again."""
+        self._away, self._announced, self._stale = False, None, True
+        self._surface.back()
+        for _, link in self._links.values():
+            link.poke(anew=True)
+        self.poke()
 
     async def stop(self) -> None:
         """Say goodbye and end everything; at most about a second."""
@@ -139,6 +153,9 @@ class Peering:
                 async with asyncio.timeout(LOOK_S):
                     await self._wake.wait()
             self._wake.clear()
+            if self._stale and self._finder is not None:
+                self._stale = False
+                await self._finder.refresh()
             await self._try_to_settle()
 
     async def _try_to_settle(self) -> None:
@@ -170,7 +187,7 @@ class Peering:
     async def _settle_announcement(self) -> None:
         if self._finder is None:
             return
-        shown = bool(self._settings["share"]) and bool(self._listening)
+        shown = bool(self._settings["share"]) and bool(self._listening) and not self._away
         told = (self._name(), tuple(self._listening), self.port) if shown else None
         if told == self._announced:
             return
@@ -327,18 +344,3 @@ class Peering:
         await self._trust.revoke(peer_id)
         await self._settle()
         return was
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """``host``, ``host:port``, ``[v6]:port`` or a bare IPv6 address. Raises BadRequestError."""
-    host, port = text.strip(), str(USUAL_PORT)
-    if host.startswith("["):
-        host, _, rest = host[1:].partition("]")
-        port = rest.removeprefix(":") or port
-    elif host.count(":") == 1:
-        host, _, port = host.partition(":")
-    if not host or len(host) > 253 or any(letter.isspace() or letter in "/@?#" for letter in host):
-        raise BadRequestError("That is no address of a computer.", "Write host, or host:port.", field="address")
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
-        raise BadRequestError("That is no port.", "Write host:port with a number up to 65535.", field="address")
-    return host, int(port)

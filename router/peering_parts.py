@@ -12,6 +12,7 @@ from router.pairing import PairingDesk
 from router.peer_link import PeerLink
 from router.peer_tls import client_session
 from router.peering import Peering
+from router.sleep import take_back
 from router.store import Store
 from router.trust import Peer, Trust
 from router.web.peer import PeerSurface
@@ -55,6 +56,7 @@ async def open_peering(
             changed=told,
             sighted=finder.places,
             moved=trust.moved,
+            asleep=lambda engine_id: take_back(service.scheduler, engine_id, "It went to sleep."),
         )
 
     peering = Peering(

@@ -61,7 +61,7 @@ class Scheduler:
         self.rates = Rates()
         self._survey = Survey(self.jobs, self.lanes, registry, self.rates, clock)
         candidates = self._candidates = Candidates(registry, self.lanes, width, route, self.rates, clock)
-        self._balance = Balance(registry, self.jobs, self.lanes, candidates, self._opens, self._replace, self._recall)
+        self._balance = Balance(registry, self.jobs, self.lanes, candidates, self._opens, self._replace, self.recall)
 
     # -- the doors
 
@@ -289,9 +289,9 @@ class Scheduler:
         works = self.mode.takes_work or not self._registry.local(lane.engine)
         return works and not (self.stopping or self._gathering)
 
-    def _recall(self, job: Job) -> None:
-        """A job that still waits in another computer's line is taken back and placed anew; no attempt is charged."""
-        lane = self._halt(job, "moved", "It still waited there.")
+    def recall(self, job: Job, why: str = "It still waited there.") -> None:
+        """A job that runs elsewhere and has said nothing is taken back and placed anew; no attempt is charged."""
+        lane = self._halt(job, "moved", why)
         self._move(job, JobState.QUEUED)
         self._replace(job)
         self._pump(lane)

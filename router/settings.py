@@ -135,6 +135,7 @@ class Setting:
 SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("name", "Name of this computer", "How other people's Quorum shows this computer; empty takes the system's name.", "This computer", ""),
     Setting("start_at_login", "Start at login", "Start Quorum hidden in the tray when you log in.", "This computer", False),
+    Setting("stay_awake", "Stay awake while answering", "Keep this computer from falling asleep while a model answers on it, for you or for others.", "This computer", True),
     Setting("theme", "Appearance", "Colours of the window.", "This computer", "system", choices=("system", "light", "dark")),
     Setting("share", "Share this computer's models", "Let paired computers use this computer's models; while it is off nothing is announced.", "Sharing", False),
     Setting("builtin_engine", "Built-in engine", "Run models inside Quorum with llama.cpp.", "Engines", True, restart=True),

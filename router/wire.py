@@ -120,6 +120,7 @@ class NodeInfo(Wire, frozen=True, kw_only=True):
     data_dir: str = ""
     notice: str = ""
     network: list[str] = []
+    sleep: str = ""
     update: UpdateInfo | None = None
 
 

@@ -244,12 +244,17 @@ class Http1Transport:
         self._idle: dict[_Place, list[Connection]] = {}
         self._heads: dict[tuple[str, URL, tuple[tuple[str, str], ...]], bytes] = {}
 
-    async def close(self) -> None:
-        """Close all connections."""
+    def drop_idle(self) -> None:
+        """Close the connections that nobody uses now."""
         for connections in self._idle.values():
             for connection in connections:
                 connection.broke("closed")
         self._idle.clear()
+        self._general.drop_idle()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self.drop_idle()
         await self._general.close()
 
     async def json(

@@ -67,6 +67,7 @@ class PeerEngine:
     def drop_connections(self) -> None:
         """The kept connections are void: this machine slept, or the peer is let go."""
         self._transport.close()
+        self.client.drop_idle()
 
     async def poll(self) -> EngineSnapshot:
         """What is known now; the peer tells of changes by itself."""

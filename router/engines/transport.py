@@ -56,6 +56,9 @@ class Transport(Protocol):
     ) -> tuple[int, Any]:
         """A whole small exchange: status and decoded answer (None if it isn't JSON). Raises EngineFault."""
 
+    def drop_idle(self) -> None:
+        """Close the connections that nobody uses now."""
+
     async def close(self) -> None:
         """Close all connections."""
 
@@ -90,6 +93,10 @@ class HttpTransport:
             read_bufsize=2**16,
         )
         self._timeouts: dict[float, ClientTimeout] = {}
+
+    def drop_idle(self) -> None:
+        """Close the connections that nobody uses now."""
+        drop_idle(self._session)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -162,6 +169,15 @@ class HttpTransport:
             return reply.status, msgspec.json.decode(bytes(parts))
         except (msgspec.DecodeError, ValueError, RecursionError):
             return reply.status, None
+
+
+def drop_idle(session: aiohttp.ClientSession) -> None:
+    """Close the connections that ``session`` keeps for its next requests."""
+    kept = session.connector._conns if session.connector is not None else {}
+    for connections in kept.values():
+        for connection, _ in connections:
+            connection.close()
+    kept.clear()
 
 
 async def _chunks(url: URL, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -101,9 +101,16 @@ class PeerSurface:
         if self._listener is not None:
             await self._listener.follow(addresses)
 
-    async def goodbye(self) -> None:
-        """Tell all that follow this node that it goes: before a stop, or before sleep."""
-        await self.feed.goodbye()
+    async def goodbye(self, *, asleep: bool = False) -> None:
+        """Tell all that follow this node that it goes, or sleeps; then nothing runs here for them until ``back``."""
+        self.runs.asleep = asleep
+        await self.feed.goodbye(asleep=asleep)
+        if asleep:
+            self.runs.refuse_all(failure("no_holder_available", "That computer goes to sleep."))
+
+    def back(self) -> None:
+        """It is awake again."""
+        self.feed.asleep = self.runs.asleep = False
 
     async def stop(self) -> None:
         """Say goodbye, take no more connections, end those that are open."""

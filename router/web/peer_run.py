@@ -117,6 +117,7 @@ class PeerRuns:
         self._horizon: dict[str, str] | None = None  # by peer: jobs with greater ids than this are in memory, if at all
         self._of_peer: Counter[str] = Counter()
         self._turnstile = Turnstile()
+        self.asleep = False
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -146,6 +147,8 @@ class PeerRuns:
         scheduler = self._service.scheduler
         if not self._told.may_use(peer):
             raise QuorumError("forbidden", "This computer's models are not shared with yours.", _GRANT_HINT)
+        if self.asleep:
+            raise QuorumError("no_holder_available", "This computer goes to sleep.", retry_after_s=5)
         if scheduler.stopping:
             raise QuorumError("no_holder_available", "This computer's Quorum is stopping.", retry_after_s=5)
         if not scheduler.mode.takes_work:

@@ -89,11 +89,20 @@ def test_goodbye_is_offline_at_once_and_a_word_brings_it_back() -> None:
     peer = Peer()
     peer.live.told(RUNNING)
     peer.live.goodbye()
-    assert (peer.state, peer.live.reason) == (OFFLINE, "It was closed or went to sleep.")
+    assert (peer.state, peer.live.reason) == (OFFLINE, "It was closed.")
     peer.live.beat()
     assert peer.state is OFFLINE
     peer.live.told(RUNNING)
     assert peer.state is HEALTHY
+
+
+def test_a_computer_that_sleeps_is_not_one_that_failed() -> None:
+    peer = Peer()
+    peer.live.told(RUNNING)
+    peer.live.goodbye(asleep=True)
+    assert (peer.state, peer.live.reason) == (OFFLINE, "It is asleep.")
+    peer.live.told(RUNNING)
+    assert (peer.state, peer.live.reason) == (HEALTHY, "")
 
 
 def test_what_changes_nothing_is_not_told() -> None:

@@ -24,7 +24,7 @@ from router.web.answers import errors, json_answer
 from router.web.strict_json import decode
 from router.wire_peers import JoinPairing, PairingAnswer, PeerPatch
 from router.wire_snapshot import PeerModel, PeerSnapshot
-from tests.fakes import BOUND_S
+from tests.fakes import BOUND_S, happens
 from tests.router.peer_kit import Computer, computer, peer_of
 
 OTHER = node_id_of(bytes(range(32)))
@@ -38,6 +38,7 @@ class LoopbackSurface:
         self.desk: PairingDesk | None = None
         self.on: list[str] = []
         self.starts = 0
+        self.said = ""
         self._context = context
         self._runner: web.AppRunner | None = None
 
@@ -53,8 +54,11 @@ class LoopbackSurface:
             await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._context).start()
         return int(self._runner.addresses[0][1])
 
-    async def goodbye(self) -> None:
-        self.on = ["goodbye"]
+    async def goodbye(self, *, asleep: bool = False) -> None:
+        self.said = "asleep" if asleep else "closed"
+
+    def back(self) -> None:
+        self.said = "back"
 
     async def stop(self) -> None:
         self.on = []
@@ -85,6 +89,7 @@ class FakeFinder:
         self.shown: tuple[str, tuple[str, ...], int] | None = None
         self.running = False
         self.started = asyncio.Event()
+        self.refreshed = asyncio.Event()
 
     async def start(self) -> None:
         self.running = True
@@ -99,6 +104,9 @@ class FakeFinder:
 
     async def withdraw(self) -> None:
         self.shown = None
+
+    async def refresh(self) -> None:
+        self.refreshed.set()
 
     def sightings(self) -> tuple[Sight, ...]:
         return self.seen
@@ -117,7 +125,7 @@ class FakeLink:
             models=[PeerModel(name="llama", resident=True), PeerModel(name="qwen")],
         )
         self.running = False
-        self.pokes = 0
+        self.pokes = self.anew = 0
 
     async def start(self) -> None:
         self.running = True
@@ -125,8 +133,9 @@ class FakeLink:
     async def stop(self) -> None:
         self.running = False
 
-    def poke(self) -> None:
+    def poke(self, *, anew: bool = False) -> None:
         self.pokes += 1
+        self.anew += anew
 
 
 class World:
@@ -287,6 +296,22 @@ async def test_a_computer_that_is_away_is_tried_as_soon_as_it_is_seen(one: World
         one.finder.seen = (Sight(OTHER, "studio"), Sight(THIRD, "attic"))
         one.peering.sighted()
         assert link.pokes == pokes
+
+
+async def test_a_computer_that_sleeps_is_shown_to_nobody_and_looks_at_everything_anew_when_it_wakes(one: World) -> None:
+    one.settings.update({"share": True})
+    await one.here.trust.add(peer_of(OTHER))
+    await settled(one)
+    await one.peering.goodbye(asleep=True)
+    await settled(one)
+    assert (one.surface.said, one.finder.shown, one.surface.on) == ("asleep", None, ["192.168.1.5"])
+    one.addresses = ["10.0.0.7"]
+    one.peering.back()
+    assert (one.surface.said, one.links[0].anew) == ("back", 1)
+    await happens(one.finder.refreshed, BOUND_S)
+    await settled(one)
+    assert one.finder.shown is not None
+    assert one.finder.shown[1] == ("10.0.0.7",)
 
 
 # -- who is listed

@@ -109,6 +109,7 @@ export interface NodeInfo {
   data_dir: string;
   notice: string;
   network: string[];
+  sleep: string;
   update: UpdateInfo | null;
 }
 

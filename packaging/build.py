@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import IO
 import debian
 import system_packages
 from steps import StepError, Steps, call, clean_environment, digest_of, output_of
+from windows import installer
 
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
@@ -65,6 +67,17 @@ class Builder:
             recipe = digest_of(inputs, ROOT / "packaging" / "deb", ROOT / "packaging" / "debian.py")
             self.steps.do("deb", package.name, recipe, lambda log: self._deb(package, log), package.is_file)
             made.append(package)
+        if sys.platform == "win32":
+            setup = installer.setup_path(DIST, version())
+            recipe = digest_of(inputs, ROOT / "packaging" / "windows")
+            self.steps.do("setup", setup.name, recipe, self._setup, setup.is_file)
+            made.append(setup)
+        if sys.platform == "darwin":
+            image = DIST / f"quorum-{version()}-macos-{platform.machine()}.dmg"
+            command: list[str | Path] = ["sh", ROOT / "packaging" / "macos" / "dmg.sh", DIST / "Quorum.app", image]
+            recipe = digest_of(inputs, ROOT / "packaging" / "macos", *keys_of_macos())
+            self.steps.do("dmg", image.name, recipe, lambda log: call(command, log, "See the log."), image.is_file)
+            made.append(image)
         return made
 
     def _inputs(self) -> list[Path]:
@@ -97,6 +110,12 @@ class Builder:
         for path in made.iterdir():
             _replace(DIST / path.name, path)
 
+    def _setup(self, log: IO[str]) -> None:
+        try:
+            installer.make(FROZEN, DIST, version())
+        except installer.NsisError as error:
+            raise StepError(str(error), "Install NSIS, then start again.") from error
+
     def _deb(self, package: Path, log: IO[str]) -> None:
         for old in DIST.glob("*.deb"):
             old.unlink()
@@ -108,6 +127,11 @@ def _replace(target: Path, source: Path) -> None:
     if target.is_dir():
         shutil.rmtree(target)
     source.rename(target)
+
+
+def keys_of_macos() -> list[str]:
+    """Names of the keys that are there: an image made without them is made anew once they are."""
+    return [name for name in ("QUORUM_SIGN_IDENTITY", "QUORUM_NOTARY_KEY") if os.environ.get(name)]
 
 
 def epoch() -> str:

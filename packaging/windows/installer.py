@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from version_info import COPYRIGHT, PUBLISHER, numbers, project_version
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from windows.version_info import COPYRIGHT, PUBLISHER, numbers, project_version
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = Path(__file__).resolve().parent / "quorum.nsi"
@@ -36,15 +36,20 @@ def find_makensis() -> str:
     raise NsisError("there is no makensis; install NSIS (Debian and Ubuntu: apt-get install nsis)")
 
 
+def setup_path(out: Path, version: str) -> Path:
+    """Where ``make`` writes."""
+    return out / f"quorum-{version}-windows-x86_64-setup.exe"
+
+
 def make(dist: Path, out: Path, version: str, target: str = "") -> Path:
-    """Pack ``dist`` (the folder with quorum.exe) into ``out``/quorum-VERSION-windows-x86_64-setup.exe.
+    """Pack ``dist`` (the folder with quorum.exe) into the ``setup_path`` of ``out``.
 
     ``target`` is NSIS's name of the processor the installer itself runs on. Raises NsisError with NSIS's own words.
     """
     if not (dist / "quorum.exe").is_file():
         raise NsisError(f"there is no quorum.exe in {dist}: 'python3 dev.py build' on Windows makes it")
     out.mkdir(parents=True, exist_ok=True)
-    setup = out.resolve() / f"quorum-{version}-windows-x86_64-setup.exe"
+    setup = setup_path(out.resolve(), version)
     defines = {
         "VERSION": version,
         "NUMBER": ".".join(map(str, numbers(version))),

@@ -37,8 +37,8 @@ def numbers(version: str) -> tuple[int, int, int, int]:
 
 
 def text(version: str, program: str = "quorum") -> str:
-    """The version resource of ``program``, one of ``PROGRAMS``."""
-    file = PROGRAMS[program]
+    """The version resource of ``program``."""
+    file = PROGRAMS.get(program, f"{program}.exe")
     strings = {
         "CompanyName": PUBLISHER,
         "FileDescription": DESCRIPTION,

@@ -6,7 +6,7 @@ of a test runs on 64 bits, because Wine without 32 bits is half as large; nothin
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import shutil
 import subprocess
@@ -29,16 +29,11 @@ RUN = r"HKCU\Software\Microsoft\Windows\CurrentVersion\Run"
 
 def load(name: str) -> ModuleType:
     """A tool of packaging/windows, which is no import package."""
-    sys.path.insert(0, str(FOLDER))
+    sys.path.insert(0, str(FOLDER.parent))
     try:
-        spec = importlib.util.spec_from_file_location(f"windows_{name}", FOLDER / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return importlib.import_module(f"windows.{name}")
     finally:
-        sys.path.remove(str(FOLDER))
+        sys.path.remove(str(FOLDER.parent))
 
 
 installer = load("installer")

@@ -141,10 +141,10 @@ class Client:
         finally:
             connection.close()
 
-    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+    def call(self, method: str, path: str, body: Any = None, *, timeout_s: float = CALL_TIMEOUT_S, **query: Any) -> Any:
         """One call with a JSON answer (None when it has no body). Raises NoNodeError, CommandError."""
         full = f"{path}?{urlencode(query)}" if query else path
-        with self.open(method, full, body) as response:
+        with self.open(method, full, body, timeout_s=timeout_s) as response:
             content = response.read()
         try:
             return json.loads(content) if content else None

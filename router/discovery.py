@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from router.aio import Clock, Tasks
 from router.sightings import Network, Sighting, Sightings, lan_first, own_networks, read
-from router.wire_snapshot import PROTOCOL
+from router.wire_snapshot import PROTOCOL, one_line
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class Discovery:
     """From ``start`` to ``stop``. ``changed`` hears when somebody is seen anew, elsewhere or no more.
 
     ``paired`` gives the ids of paired nodes, whose sightings are never evicted. ``interfaces`` None: all there are.
+    ``deaf`` says why others can't be looked for now; empty while they can.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Discovery:
         self._pending: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
-        self._told_trouble = False
+        self.deaf = ""
 
     # -- life
 
@@ -116,13 +117,13 @@ class Discovery:
                 self._trouble(error)
                 await self._close()
                 continue
-            self._told_trouble = False
+            self.deaf = ""
             self._publish()
             return
 
     def _trouble(self, error: Exception) -> None:
-        if not self._told_trouble:
-            self._told_trouble = True
+        told, self.deaf = self.deaf, one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        if not told:
             log.warning("other computers can't be looked for now: %s", error)
 
     async def _close(self) -> None:
@@ -261,6 +262,27 @@ class Discovery:
         """Where one node may be, the likeliest first."""
         sighting = self._seen.get(node_id)
         return [(address, sighting.port) for address in sighting.addresses] if sighting else []
+
+    def name_of(self, node_id: str) -> str:
+        """The name that one announces; empty for one that is not seen."""
+        sighting = self._seen.get(node_id)
+        return sighting.name if sighting else ""
+
+    def count(self) -> int:
+        """How many are seen."""
+        return len(self._seen.all())
+
+    async def sees(self, node_id: str) -> bool:
+        """Whether one announces itself so that it arrives here: known already, or asked for now, at most 3 s."""
+        if self._seen.get(node_id) is not None or self._zeroconf is None:
+            return self._seen.get(node_id) is not None
+        info = self._info(node_id)
+        try:
+            if await info.async_request(self._zeroconf.zeroconf, RESOLVE_S * 1000):
+                self._take(node_id, info)
+        except (OSError, RuntimeError):
+            return False
+        return self._seen.get(node_id) is not None
 
 
 class _Seen:

@@ -24,11 +24,16 @@ class Patience:
 
 
 class Liveness:
-    """The state of one paired peer and why it has it. ``moved`` hears of each change of either."""
+    """The state of one paired peer and why it has it. ``moved`` hears of each change of either.
+
+    ``heard_at`` is the wall time of its last word, None before the first; ``left``: that was a goodbye.
+    """
 
     def __init__(self, clock: Clock, moved: Callable[[PeerState], None], patience: Patience | None = None) -> None:
         self.state = PeerState.OFFLINE
         self.reason = "It has not been reached yet."
+        self.left = False
+        self.heard_at: float | None = None
         self._clock = clock
         self._moved = moved
         self._patience = patience or Patience()
@@ -37,15 +42,20 @@ class Liveness:
 
     def told(self, mode: NodeMode) -> None:
         """A snapshot came."""
-        self._heard = self._clock.mono()
+        self._hear()
+        self.left = False
         self._mode = mode
         self._alive()
 
     def beat(self) -> None:
         """A beat came: it is as it said last."""
-        self._heard = self._clock.mono()
+        self._hear()
         if self.state is PeerState.UNHEALTHY:
             self._alive()
+
+    def _hear(self) -> None:
+        self._heard = self._clock.mono()
+        self.heard_at = self._clock.wall()
 
     def _alive(self) -> None:
         if self._mode.takes_work:
@@ -53,12 +63,22 @@ class Liveness:
         else:
             self._move(PeerState.DRAINING, f"It is {'paused' if self._mode is NodeMode.PAUSED else 'draining'}.")
 
+    def answered(self) -> None:
+        """It is there again, whatever it said."""
+        self.left = False
+
     def broke(self, why: str) -> None:
-        """Its stream broke, or can't be opened: no new work at once; offline stays offline."""
-        self._move(PeerState.OFFLINE if self.state is PeerState.OFFLINE else PeerState.UNHEALTHY, why)
+        """Its stream broke, or can't be opened: no new work at once; offline stays offline.
+
+        That one which said goodbye can't be reached is no news.
+        """
+        if not self.left:
+            self._move(PeerState.OFFLINE if self.state is PeerState.OFFLINE else PeerState.UNHEALTHY, why)
 
     def goodbye(self, *, asleep: bool = False) -> None:
         """It said that it goes, or sleeps."""
+        self._hear()
+        self.left = True
         self._move(PeerState.OFFLINE, "It is asleep." if asleep else "It was closed.")
 
     def look(self) -> None:

@@ -46,7 +46,7 @@ class PeerLink:
     """From ``start`` to ``stop``; ``changed`` hears of every change of what the properties say.
 
     ``sighted`` gives the places at which mDNS shows a node id; ``moved`` is told the addresses and port at which the
-    peer proved to be, when they are not those of its record.
+    peer proved to be, when they are not those of its record; ``renamed`` its name, when it has another one now.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class PeerLink:
         changed: Callable[[], None] = lambda: None,
         sighted: Callable[[str], Iterable[Place]] = lambda node_id: (),
         moved: Callable[[str, Sequence[str], int], Awaitable[None]] | None = None,
+        renamed: Callable[[str, str], Awaitable[None]] | None = None,
         patience: Patience | None = None,
         asleep: Callable[[str], None] = lambda engine_id: None,
     ) -> None:
@@ -76,6 +77,7 @@ class PeerLink:
         self._sighted = sighted
         self._tell_moved = moved
         self._fell_asleep = asleep
+        self._tell_renamed = renamed
         self._liveness = Liveness(clock, self._moved, patience)
         self._known = {(address, peer.port) for address in peer.addresses}
         self._trusted = True
@@ -149,10 +151,10 @@ class PeerLink:
             log.info("%s is %s. %s", self._peer.name, self.state, self.reason)
             if old is PeerState.OFFLINE:
                 self._registry.health.clear(self.engine.id)
-        self._show()
-
             if self.state is PeerState.OFFLINE:
                 self._registry.replicas.clear(self.engine.id)
+        self._show()
+
     def _show(self) -> None:
         if self.state in (PeerState.HEALTHY, PeerState.DRAINING):
             self._up.set()
@@ -199,7 +201,7 @@ class PeerLink:
                     return 0.0  # what was known of it counts until it has been asked again
                 if not self._trusted:
                     self._liveness.broke(why)
-                    return REFUSED_S
+                    return min(pause_s * 2, REFUSED_S)  # one that is just being paired knows us in a moment
                 if self.state is not was and self.state in (PeerState.HEALTHY, PeerState.DRAINING):
                     self._liveness.broke(why)  # it was followed there: reach for it again at once
                     return AGAIN_FIRST_S
@@ -281,8 +283,10 @@ class PeerLink:
         except ValueError as error:
             raise PeerFault(f"It can't be understood: {error}.", None) from None
         news = snapshot != self.snapshot
-        if snapshot.name:
+        if snapshot.name and snapshot.name != self.engine.label:
             self.engine.label = snapshot.name  # what is shown follows the name; the id is what counts
+            if self._tell_renamed is not None:
+                self._tasks.spawn("peer renamed", _quietly(self._tell_renamed(self._peer.node_id, snapshot.name)))
         self.snapshot = snapshot
         self.client.place = place
         was = self.state

@@ -53,8 +53,8 @@ class Told:
         """The models of this computer's own engines."""
         return [info for info in self._registry.model_infos() if info.local and self.local(info.engine)]
 
-    def snapshot(self, *, models: bool) -> PeerSnapshot:
-        """This node now; without ``models`` for one that may not use them."""
+    def snapshot(self, peer: Peer) -> PeerSnapshot:
+        """This node now, as ``peer`` is told it: without models when it may not use them."""
         info = self._info()
         lanes = [lane for lane in self._scheduler.lanes.values() if self.local(lane.engine)]
         ready = [name for name, look in self._registry.snapshots.items() if look.ready and self.local(name)]
@@ -71,7 +71,9 @@ class Told:
             vram_total_bytes=info.vram_total_bytes,
             vram_free_bytes=info.vram_free_bytes,
             gpu=info.gpu,
-            models=[self._model(model) for model in self.models()] if models else [],
+            models=[self._model(model) for model in self.models()] if self.may_use(peer) else [],
+            shared=bool(self._settings["share"]),
+            granted=peer.may_use,
         )
 
     def _model(self, info: ModelInfo) -> PeerModel:
@@ -137,6 +139,10 @@ class StateFeed:
     def __len__(self) -> int:
         return len(self._watchers)
 
+    def follows(self, node_id: str) -> bool:
+        """Whether a computer follows this one now."""
+        return any(watcher.node_id == node_id for watcher in self._watchers)
+
     def changed(self) -> None:
         """Look again, and tell those to whom it is news."""
         for watcher in self._watchers:
@@ -168,7 +174,7 @@ class StateFeed:
             last = b""
             while not (watcher.leaving or self.asleep) and (peer := self._trust.get(node_id)) is not None:
                 watcher.wake.clear()
-                now = _encode(self._told.snapshot(models=self._told.may_use(peer)))
+                now = _encode(self._told.snapshot(peer))
                 if now != last:
                     await response.write(b"event: %b\ndata: %b\n\n" % (b"change" if last else b"snapshot", now))
                     last = now

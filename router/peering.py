@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from router.aio import Tasks
+from router.doctor import Doctor, reach_at
 from router.errors import BadRequestError, QuorumError, StoreError
 from router.identity import Identity
 from router.pairing import Answer, PairingAsk, PairingDesk, Phase, join
@@ -21,7 +22,7 @@ from router.settings import Settings
 from router.states import PeerState
 from router.trust import Peer, Trust
 from router.web.network import lan_addresses
-from router.wire_peers import JoinPairing, PairingAnswer, PairingInfo, PeerInfo, PeerPatch
+from router.wire_peers import DoctorReport, JoinPairing, PairingAnswer, PairingInfo, PeerInfo, PeerPatch
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class Peering:
         addresses: Callable[[], list[str]] = lan_addresses,
     ) -> None:
         self.port = 0
+        self.trouble = ""
+        self.doctor: Doctor | None = None
         self._identity = identity
         self._trust = trust
         self._desk = desk
@@ -85,6 +88,7 @@ class Peering:
         self._announced: tuple[str, tuple[str, ...], int] | None = None
         self._links: dict[str, tuple[Peer, Link]] = {}
         self._answer: asyncio.Future[Answer] | None = None
+        self._joining = False
         self._away = self._stale = False
         self._wake = asyncio.Event()
         self._settling = asyncio.Lock()
@@ -162,7 +166,10 @@ class Peering:
         try:
             await self._settle()
         except (OSError, QuorumError) as error:
+            self.trouble = str(error)
             log.warning("other computers can't reach this one: %s", error)
+        else:
+            self.trouble = ""
 
     async def _settle(self) -> None:
         """Switch on and off what the settings, the pairings and an open pairing want. Raises OSError, QuorumError."""
@@ -173,7 +180,7 @@ class Peering:
             await self._settle_links()
 
     async def _settle_surface(self) -> None:
-        wanted = bool(self._settings["share"]) or self._desk.busy or bool(self._trust.peers())
+        wanted = bool(self._settings["share"]) or self._desk.busy or self._joining or bool(self._trust.peers())
         addresses = self._addresses if wanted else []
         if addresses == self._listening:
             return
@@ -216,6 +223,20 @@ class Peering:
     def own(self) -> tuple[str, Sequence[str], int]:
         """Name, addresses and peer port, as this computer tells them to one that it pairs with."""
         return self._name(), self._addresses, self.port or int(self._settings["peer_port"]) or USUAL_PORT
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Those of this computer in its networks, as last looked."""
+        return self._addresses
+
+    @property
+    def listens(self) -> bool:
+        """Whether other computers can call this one."""
+        return bool(self._listening)
+
+    def line(self, node_id: str) -> Link | None:
+        """The open line to a paired computer that is not ignored."""
+        return self._links.get(node_id, (None, None))[1]
 
     def infos(self) -> list[PeerInfo]:
         """Paired ones in the order of their pairing, then those seen."""
@@ -288,8 +309,13 @@ class Peering:
         else:
             host, port = split_address(asked.address)
             places = self._sighting(lambda one: one.name.lower() == host.lower()) or [(host, port)]
-        await self._settle()
-        peer = await self._join_at(places, asked)
+        self._joining = True  # it is told the port at which this computer listens
+        try:
+            await self._settle()
+            peer = await self._join_at(places, asked)
+        finally:
+            self._joining = False
+            self.poke()
         if asked.may_use:
             self._share()
         await self._settle()
@@ -336,6 +362,28 @@ class Peering:
             self._info(peer_id)
             await self._trust.ignore(peer_id, patch.ignored)
         self.poke()
+        return self._info(peer_id)
+
+    async def examine(self, peer_id: str) -> DoctorReport:
+        """What the doctor says of one paired computer, or (empty) of all. Raises QuorumError."""
+        assert self.doctor is not None  # noqa: S101 - put there by peering_parts
+        report = await self.doctor.report(peer_id)
+        self._changed()
+        return report
+
+    async def reach(self, peer_id: str, address: str) -> PeerInfo:
+        """Follow a paired computer at the address that the user gives, once it proved to be it. Raises QuorumError."""
+        peer = self._trust.get(peer_id)
+        if peer is None:
+            raise QuorumError("not_found", "This computer is not paired.", "'quorum peers' lists the paired ones.")
+        places = [split_address(address)]
+        if places[0][1] != peer.port and places[0][1] == USUAL_PORT:
+            places.append((places[0][0], peer.port))
+
+        async def moved(place: tuple[str, int]) -> None:
+            await self._trust.moved(peer_id, [place[0], *peer.addresses], place[1])
+
+        await reach_at(peer, self.line(peer_id), places, moved)
         return self._info(peer_id)
 
     async def unpair(self, peer_id: str) -> PeerInfo:

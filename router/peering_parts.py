@@ -7,6 +7,8 @@ from pathlib import Path
 
 from router.aio import Clock, Tasks
 from router.discovery import Discovery
+from router.doctor import Doctor
+from router.doctor_ward import OwnWard
 from router.identity import Identity
 from router.pairing import PairingDesk
 from router.peer_link import PeerLink
@@ -57,13 +59,15 @@ async def open_peering(
             sighted=finder.places,
             moved=trust.moved,
             asleep=lambda engine_id: take_back(service.scheduler, engine_id, "It went to sleep."),
+            renamed=trust.rename,
         )
 
+    surface = PeerSurface(service, identity, trust, desk, tasks, width)
     peering = Peering(
         identity=identity,
         trust=trust,
         desk=desk,
-        surface=PeerSurface(service, identity, trust, desk, tasks, width),
+        surface=surface,
         finder=finder if discovery else None,
         link=link,
         settings=service.settings,
@@ -72,6 +76,8 @@ async def open_peering(
         changed=lambda: service.view.changed("peers"),
         close=session.close,
     )
+    ward = OwnWard(trust, peering, finder if discovery else None, service.settings, surface.feed.follows)
+    peering.doctor = Doctor(identity.node_id, session, ward, clock, tasks)
     service.view.peers = peering.infos
     service.view.pairing = peering.pairing
     return peering

@@ -204,6 +204,10 @@ class Trust:
         """A computer proved itself at other addresses. Raises QuorumError (not_found), StoreError."""
         await self._change(node_id, addresses=tuple(addresses)[:ADDRESSES_MAX], port=port)
 
+    async def rename(self, node_id: str, name: str) -> None:
+        """A computer has another name now, which is shown. Raises QuorumError (not_found), StoreError."""
+        await self._change(node_id, name=clean_name(name))
+
     async def _change(self, node_id: str, **fields: Any) -> None:
         async with self._changing:
             old = self._peers.get(node_id)

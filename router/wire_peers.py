@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from router.states import PeerState
 from router.wire_base import Wire
 
@@ -9,7 +11,10 @@ from router.wire_base import Wire
 class PeerInfo(Wire, frozen=True, kw_only=True):
     """Another computer: paired with this one, or only seen in the network. ``reason`` says why its state is what it is.
 
-    ``may_use`` and ``may_manage`` are what this computer allows it. ``loaded`` are the ``models`` in its memory.
+    ``may_use`` and ``may_manage`` are what this computer allows it; ``granted`` is whether it lets this one use its
+    models, and ``shared`` whether anybody. ``loaded`` are the ``models`` in its memory. ``latencies_s`` are the last
+    times that a small request took there and back on an open connection, oldest first, one each 30 s; ``latency_s``
+    the last of them. ``heard_at`` is when it was heard of last, since this node started.
     """
 
     id: str
@@ -34,6 +39,10 @@ class PeerInfo(Wire, frozen=True, kw_only=True):
     models: list[str] = []
     loaded: list[str] = []
     latency_s: float | None = None
+    latencies_s: list[float] = []
+    heard_at: float | None = None
+    shared: bool = True
+    granted: bool = True
 
 
 class PairingInfo(Wire, frozen=True, kw_only=True):
@@ -52,7 +61,64 @@ class PairingInfo(Wire, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class Level(StrEnum):
+    """How much a finding of the doctor matters: nothing to do, worth knowing, something is wrong."""
+
+    GOOD = "good"
+    NOTE = "note"
+    BAD = "bad"
+
+
+class Fix(StrEnum):
+    """What can be done about a finding from here: share this computer's models, pair again, give another address."""
+
+    NONE = ""
+    SHARE = "share"
+    PAIR = "pair"
+    ADDRESS = "address"
+
+
+class Finding(Wire, frozen=True, kw_only=True):
+    """What the doctor found of one computer: one sentence, and what to do. ``id`` and ``name`` are empty for this one.
+
+    ``code`` is stable; ``at`` is the address (host:port) that it is about.
+    """
+
+    id: str = ""
+    name: str = ""
+    level: Level
+    code: str
+    sentence: str
+    hint: str = ""
+    at: str = ""
+    fix: Fix = Fix.NONE
+
+
+class DoctorReport(Wire, frozen=True, kw_only=True):
+    """Answer of ``POST /local/v1/doctor``. ``green``: every paired computer is fine, and nothing is wrong here.
+
+    ``here`` is about this computer and has at least one finding; ``peers`` has one of each paired computer.
+    """
+
+    at: float
+    green: bool
+    here: list[Finding]
+    peers: list[Finding]
+
+
 # Requests of the control surface.
+
+
+class Examine(Wire, frozen=True, kw_only=True):
+    """``POST /local/v1/doctor``: look at one paired computer only, or (empty) at all."""
+
+    id: str = ""
+
+
+class ReachAt(Wire, frozen=True, kw_only=True):
+    """``POST /local/v1/peers/{id}/address``: where a paired computer is now (host or host:port)."""
+
+    address: str
 
 
 class JoinPairing(Wire, frozen=True, kw_only=True):

@@ -52,7 +52,8 @@ class PeerModel(Wire, frozen=True, kw_only=True):
 class PeerSnapshot(Wire, frozen=True, kw_only=True):
     """One look at a node. Unknown fields are ignored, absent ones take their defaults.
 
-    ``width`` jobs run at once there; ``in_flight`` and ``waiting`` count all its jobs, whoever asked.
+    ``width`` jobs run at once there; ``in_flight`` and ``waiting`` count all its jobs, whoever asked. ``shared``: its
+    models are shared at all; ``granted``: with the one that is told this.
     """
 
     node_id: str
@@ -70,6 +71,8 @@ class PeerSnapshot(Wire, frozen=True, kw_only=True):
     gpu: str = ""
     models: list[PeerModel] = []
     labels: list[str] = []
+    shared: bool = True
+    granted: bool = True
 
 
 _DECODER: Final = msgspec.json.Decoder(PeerSnapshot)
@@ -107,6 +110,8 @@ def read_snapshot(data: bytes, node_id: str) -> PeerSnapshot:
         gpu=one_line(told.gpu),
         models=list(models.values()),
         labels=[one_line(label) for label in told.labels[:LABELS_MAX]],
+        shared=told.shared,
+        granted=told.granted,
     )
 
 
@@ -126,12 +131,12 @@ def _model(model: PeerModel) -> PeerModel:
         problem=one_line(model.problem),
         prefill_per_s=_rate(model.prefill_per_s),
         tokens_per_s=_rate(model.tokens_per_s),
+        load_s=_rate(model.load_s),
     )
 
 
 def one_line(text: str, longest: int = TEXT_MAX) -> str:
     """``text`` as one line of at most ``longest`` printable characters."""
-        load_s=_rate(model.load_s),
     return "".join(letter if letter.isprintable() else " " for letter in text[: 4 * longest]).strip()[:longest]
 
 

@@ -30,6 +30,7 @@ MIRRORED_ELSEWHERE = {
     "app/commands/output.py": "tests/app/test_cli.py",
     "app/commands/chat.py": "tests/app/test_cli_run.py",
     "app/commands/control.py": "tests/app/test_cli_node.py",
+    "app/commands/doctor.py": "tests/app/test_cli_doctor.py",
     "app/commands/keys.py": "tests/app/test_cli_keys.py",
     "app/commands/listing.py": "tests/app/test_cli_node.py",
     "app/commands/peers.py": "tests/app/test_cli_peers.py",

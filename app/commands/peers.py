@@ -147,7 +147,7 @@ def _join(client: Client, arguments: argparse.Namespace) -> int:
 
 def unpair(client: Client, arguments: argparse.Namespace) -> int:
     """End a pairing by the other computer's name or id."""
-    meant = _named([peer for peer in client.call("GET", "/local/v1/peers") if peer["paired"]], arguments.peer)
+    meant = named([peer for peer in client.call("GET", "/local/v1/peers") if peer["paired"]], arguments.peer)
     peer = client.call("DELETE", f"/local/v1/peers/{quote(meant['id'], safe='')}")
     if arguments.json:
         say_json(peer)
@@ -156,7 +156,7 @@ def unpair(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _named(found: list[dict[str, Any]], word: str) -> dict[str, Any]:
+def named(found: list[dict[str, Any]], word: str) -> dict[str, Any]:
     """The peer that ``word`` means: an id or the beginning of one goes before a name. Raises CommandError."""
     wanted = word.lower()
     by_id = [peer for peer in found if len(wanted) >= 8 and peer["id"].startswith(wanted)]

@@ -11,7 +11,16 @@ from router.errors import BadRequestError
 from router.web.answers import json_answer
 from router.web.strict_json import decode
 from router.wire import Wire
-from router.wire_peers import JoinPairing, PairingAnswer, PairingInfo, PeerInfo, PeerPatch
+from router.wire_peers import (
+    DoctorReport,
+    Examine,
+    JoinPairing,
+    PairingAnswer,
+    PairingInfo,
+    PeerInfo,
+    PeerPatch,
+    ReachAt,
+)
 
 T = TypeVar("T", bound=Wire)
 
@@ -43,6 +52,12 @@ class Peers(Protocol):
     async def unpair(self, peer_id: str) -> PeerInfo:
         """End the pairing at once; the computer as it was."""
 
+    async def examine(self, peer_id: str) -> DoctorReport:
+        """What the doctor says of one paired computer, or (empty) of all."""
+
+    async def reach(self, peer_id: str, address: str) -> PeerInfo:
+        """Follow a paired computer at the address that the user gives."""
+
 
 class PeerRoutes:
     """Handlers behind the control token or the page's session."""
@@ -56,6 +71,8 @@ class PeerRoutes:
         app.router.add_get(f"{base}/peers", self.list)
         app.router.add_patch(f"{base}/peers/{{id}}", self.patch)
         app.router.add_delete(f"{base}/peers/{{id}}", self.unpair)
+        app.router.add_post(f"{base}/peers/{{id}}/address", self.reach)
+        app.router.add_post(f"{base}/doctor", self.examine)
         app.router.add_get(f"{base}/pairing", self.pairing)
         app.router.add_post(f"{base}/pairing/open", self.open)
         app.router.add_post(f"{base}/pairing/close", self.close)
@@ -73,6 +90,15 @@ class PeerRoutes:
     async def unpair(self, request: web.Request) -> web.Response:
         """``DELETE peers/{id}``: the computer as it was."""
         return json_answer(await self._peers.unpair(request.match_info["id"]))
+
+    async def reach(self, request: web.Request) -> web.Response:
+        """``POST peers/{id}/address``: answers when the computer was found there."""
+        asked = await _body(request, ReachAt)
+        return json_answer(await self._peers.reach(request.match_info["id"], asked.address))
+
+    async def examine(self, request: web.Request) -> web.Response:
+        """``POST doctor``: answers after some seconds."""
+        return json_answer(await self._peers.examine((await _body(request, Examine)).id))
 
     async def pairing(self, request: web.Request) -> web.Response:
         """``GET pairing``."""

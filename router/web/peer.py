@@ -5,6 +5,9 @@ It listens only from ``start`` on: while models are shared, pairing is open, or 
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -27,6 +30,8 @@ from router.web.strict_json import decode
 from router.wire_snapshot import PROTOCOL
 
 CALLBACK_S: Final = 2.0
+CALLBACKS: Final = 10
+CALLBACKS_IN_S: Final = 60.0
 
 
 class PeerSurface:
@@ -160,14 +165,15 @@ class PeerSurface:
     async def callback(self, request: web.Request) -> web.Response:
         """``POST /peer/v1/callback`` {"port"}: can this computer reach the one that asks, at the address it has here?
 
-        Only the caller's own address is called, and nothing but TLS is said there.
+        Only the caller's own address is called, seldom, and nothing but TLS is said there: it is of no use to look for
+        open ports behind a router. ``at`` is this computer's wall time.
         """
         peer = request[PEER]
         port = decode(await request.read()).get("port")
         if type(port) is not int or not 1024 <= port < 65_536:
             raise BadRequestError("'port' must be between 1024 and 65535.", field="port")
-        if peer.node_id in self._calling_back:
-            raise QuorumError("queue_full", "This computer is just calling yours back.", retry_after_s=CALLBACK_S)
+        if peer.node_id in self._calling_back or not self._may_call_back(peer.node_id):
+            raise QuorumError("queue_full", "This computer called yours back just now.", retry_after_s=CALLBACK_S)
         self._calling_back.add(peer.node_id)
         address = request.remote or ""
         try:
@@ -179,4 +185,13 @@ class PeerSurface:
             detail = "refused"
         finally:
             self._calling_back.discard(peer.node_id)
-        return json_answer({"reached": not detail, "address": address, "detail": detail})
+        return json_answer({"reached": not detail, "address": address, "detail": detail, "at": time.time()})
+
+    def _may_call_back(self, node_id: str) -> bool:
+        """Count one call back in, unless there were enough in the last minute."""
+        now = asyncio.get_running_loop().time()
+        calls = self._called_back.setdefault(node_id, deque(maxlen=CALLBACKS))
+        if len(calls) == CALLBACKS and now - calls[0] < CALLBACKS_IN_S:
+            return False
+        calls.append(now)
+        return True

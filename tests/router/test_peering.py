@@ -117,7 +117,10 @@ class FakeLink:
         self.peer = peer
         self.state = PeerState.HEALTHY
         self.reason = ""
-        self.latency_s: float | None = 0.002
+        self.latencies_s: tuple[float, ...] = (0.003, 0.002)
+        self.left = False
+        self.heard_at: float | None = 1_800_000_000.0
+        self.dialled: list[tuple[str, int]] = []
         self.snapshot: PeerSnapshot | None = PeerSnapshot(
             node_id=peer.node_id,
             name="studio",
@@ -136,6 +139,12 @@ class FakeLink:
     def poke(self, *, anew: bool = False) -> None:
         self.pokes += 1
         self.anew += anew
+
+    def dial(self, place: tuple[str, int]) -> None:
+        self.dialled.append(place)
+
+    async def up(self, within_s: float) -> bool:
+        return self.state is PeerState.HEALTHY
 
 
 class World:

@@ -16,7 +16,16 @@ from router.errors import BadRequestError, QuorumError
 from router.states import PeerState
 from router.web.answers import openai_error
 from router.web.local_peers import PeerRoutes
-from router.wire_peers import JoinPairing, PairingAnswer, PairingInfo, PeerInfo, PeerPatch
+from router.wire_peers import (
+    DoctorReport,
+    Finding,
+    JoinPairing,
+    Level,
+    PairingAnswer,
+    PairingInfo,
+    PeerInfo,
+    PeerPatch,
+)
 
 STUDIO = "a" * 52
 LAPTOP = "b" * 52
@@ -43,6 +52,8 @@ class FakePeers:
         self.answers: list[PairingAnswer] = []
         self.joins: list[JoinPairing] = []
         self.refusal: QuorumError | None = None
+        self.findings: dict[str, Finding] = {}
+        self.examined: list[str] = []
         self.told: list[asyncio.Queue[PairingInfo]] = []
 
     def become(self, **stands: object) -> PairingInfo:
@@ -84,6 +95,24 @@ class FakePeers:
         known = self._known(peer_id)
         del self.peers[peer_id]
         return known
+
+    async def examine(self, peer_id: str) -> DoctorReport:
+        self.examined.append(peer_id)
+        paired = [one for one in self.peers.values() if one.paired and peer_id in ("", one.id)]
+        found = [
+            self.findings.get(one.id)
+            or Finding(id=one.id, name=one.name, level=Level.GOOD, code="good", sentence=f"{one.name} is fine.")
+            for one in paired
+        ]
+        green = all(one.level is Level.GOOD for one in found)
+        here = [Finding(level=Level.GOOD, code="good", sentence="This computer is announced.")]
+        return DoctorReport(at=1.0, green=green, here=here, peers=found)
+
+    async def reach(self, peer_id: str, address: str) -> PeerInfo:
+        if self.refusal is not None:
+            raise self.refusal
+        self.peers[peer_id] = msgspec.structs.replace(self._known(peer_id), addresses=[address])
+        return self.peers[peer_id]
 
     def _known(self, peer_id: str) -> PeerInfo:
         if peer_id not in self.peers:

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from router.errors import failure
+from router.errors import QuorumError, failure
 from router.pairing_call import PairingError
 from router.wire_peers import JoinPairing, PairingAnswer
 from tests.router.web.peers_kit import LAPTOP, SEEN, STUDIO, FakePeers, served
@@ -73,6 +73,25 @@ async def test_a_computer_is_unpaired_once(http: aiohttp.ClientSession) -> None:
         assert (await reply.json())["name"] == "laptop"
     async with http.delete(f"peers/{LAPTOP}") as reply:
         assert reply.status == failure("not_found", "").status
+
+
+async def test_the_doctor_looks_at_all_or_at_one(http: aiohttp.ClientSession, peers: FakePeers) -> None:
+    async with http.post("doctor", json={}) as reply:
+        told = await reply.json()
+    assert ([one["name"] for one in told["peers"]], told["green"]) == (["studio", "laptop"], True)
+    async with http.post("doctor", json={"id": STUDIO}) as reply:
+        assert [one["name"] for one in (await reply.json())["peers"]] == ["studio"]
+    assert peers.examined == ["", STUDIO]
+
+
+async def test_a_computer_is_looked_for_at_the_address_given(http: aiohttp.ClientSession, peers: FakePeers) -> None:
+    async with http.post(f"peers/{STUDIO}/address", json={"address": "10.0.0.9"}) as reply:
+        assert (await reply.json())["addresses"] == ["10.0.0.9"]
+    async with http.post(f"peers/{STUDIO}/address", json={}) as reply:
+        assert reply.status == 400
+    peers.refusal = QuorumError("peer_failed", "studio does not answer there.")
+    async with http.post(f"peers/{STUDIO}/address", json={"address": "10.0.0.9"}) as reply:
+        assert (await reply.json())["error"]["message"] == "studio does not answer there."
 
 
 @pytest.mark.parametrize(

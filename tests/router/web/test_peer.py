@@ -15,7 +15,8 @@ from router.node import Node
 from router.pairing import Answer, PairingAsk, PairingError, join
 from router.peer_tls import client_session, pin_of, server_context, url_of
 from router.trust import authorization, fingerprint_of
-from tests.fakes import HANG, ScriptedEngine, chunk, free_port, happens, head
+from router.web.peer import CALLBACKS
+from tests.fakes import BOUND_S, HANG, ScriptedEngine, chunk, free_port, happens, head
 from tests.router.conftest import MakeNode
 from tests.router.peer_kit import computer, peer_of
 from tests.router.web.peer_kit import DESKTOP, LAPTOP, OTHER_SECRET, SECRET, Site, Stream, asked, surface_of
@@ -137,6 +138,7 @@ async def test_a_caller_that_can_be_reached_is_told_so(site: Site, tmp_path: Pat
         )
         port = server.sockets[0].getsockname()[1]
         status, told = await site.status("callback", {"port": port}, headers=site.known(other.id, OTHER_SECRET))
+        assert abs(told.pop("at") - time.time()) < BOUND_S
         assert (status, told) == (200, {"reached": True, "address": "127.0.0.1", "detail": ""})
         server.close()
         await server.wait_closed()
@@ -157,6 +159,11 @@ async def test_a_call_back_goes_to_no_port_but_a_peers(site: Site, said: dict[st
 async def test_one_call_back_at_a_time(site: Site) -> None:
     site.surface._calling_back.add(LAPTOP)
     assert (await site.status("callback", {"port": 7412}))[0] == 429
+
+
+async def test_call_backs_are_few_so_that_nobody_looks_for_open_ports_with_them(site: Site) -> None:
+    answers = [(await site.status("callback", {"port": free_port()}))[0] for _ in range(CALLBACKS + 1)]
+    assert answers == [200] * CALLBACKS + [429]
 
 
 # -- starting and stopping

@@ -296,6 +296,31 @@ async def test_after_sleep_the_stream_is_opened_anew(side: Side, studio: Studio)
     await side.until(lambda: studio.streams == 2 and link.state is HEALTHY, 2)
 
 
+async def test_after_sleep_a_peer_counts_as_it_was_until_it_was_asked_in_vain(
+    side: Side, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.peer_link.ANSWER_S", 0.3)
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    studio.scripts[STATE] = _hangs
+    link.poke(anew=True)
+    await side.until(lambda: link.state is UNHEALTHY, 3)
+    assert link.reason != "Nothing was heard of it in time."
+    assert link.reason
+
+
+async def test_a_goodbye_says_whether_it_sleeps(side: Side, studio: Studio) -> None:
+    asleep: list[str] = []
+    link = await side.link(studio.peer, asleep=asleep.append)
+    for words, reason in ((b'{"why": "closed"}', "It was closed."), (b'{"why": "asleep"}', "It is asleep.")):
+        await side.until(lambda: link.state is HEALTHY)
+        studio.say.put_nowait(b"event: goodbye\ndata: %b\n\n" % words)
+        await side.until(lambda: link.state is OFFLINE)
+        assert link.reason == reason
+        link.poke()
+    assert asleep == [link.engine.id]
+
+
 async def test_a_stopped_link_leaves_nothing(side: Side, studio: Studio) -> None:
     link = await side.link(studio.peer)
     await side.until(lambda: link.state is HEALTHY)

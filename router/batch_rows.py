@@ -47,6 +47,8 @@ class BatchRow(msgspec.Struct, kw_only=True):
     failed_at: float | None = None
     cancelling_at: float | None = None
     cancelled_at: float | None = None
+    idempotency_key: str | None = None
+    request_hash: str | None = None
 
     @property
     def unfinished(self) -> bool:
@@ -82,7 +84,10 @@ class BatchRows:
         self._store = store
 
     async def insert(self, row: BatchRow) -> None:
-        """A new batch, on the disk when this returns; it gets its ``row_id``. Raises StoreError."""
+        """A new batch, on the disk when this returns; it gets its ``row_id``.
+
+        Raises StoreError; ``duplicate`` means that its idempotency key is taken.
+        """
 
         def insert(db: peewee.SqliteDatabase) -> int:
             return int(db.execute_sql(_INSERT, _bound(row)[1:]).lastrowid)
@@ -105,6 +110,14 @@ class BatchRows:
         if _ID.fullmatch(batch_id) is None:
             return None
         rows = await self._select("WHERE id = ? AND (? IS NULL OR key_id = ?)", (batch_id, key_id, key_id))
+        return rows[0] if rows else None
+
+    async def by_idempotency(self, key_id: str | None, key: str) -> BatchRow | None:
+        """The batch that an earlier request with this Idempotency-Key of the same API key made."""
+        rows = await self._select(
+            "WHERE coalesce(key_id, '') = ? AND idempotency_key = ? AND idempotency_key IS NOT NULL",
+            (key_id or "", key),
+        )
         return rows[0] if rows else None
 
     async def page(self, key_id: str | None, after: str | None, limit: int) -> list[BatchRow]:
@@ -180,14 +193,19 @@ class BatchRows:
         for (row_id,) in await self._store.run(lambda db: db.execute_sql(sql).fetchall()):
             await self.drop_lines(row_id)
 
-    async def prune(self, before: float) -> None:
-        """Delete batches made before ``before`` that have ended."""
-        await self._store.run(
-            lambda db: db.execute_sql(
-                f"DELETE FROM batches WHERE created_at < ? AND status NOT IN ({_UNFINISHED})",  # noqa: S608 - own constants
-                (before,),
+    async def prune(self, before: float, keys_before: float) -> None:
+        """Delete batches made before ``before`` that have ended; forget the keys of those ended by ``keys_before``."""
+        ended = f"status NOT IN ({_UNFINISHED})"
+
+        def prune(db: peewee.SqliteDatabase) -> None:
+            db.execute_sql(f"DELETE FROM batches WHERE created_at < ? AND {ended}", (before,))  # noqa: S608 - own constants
+            db.execute_sql(
+                f"UPDATE batches SET idempotency_key = NULL WHERE idempotency_key IS NOT NULL AND {ended} "  # noqa: S608 - as above
+                "AND coalesce(completed_at, cancelled_at, failed_at) < ?",
+                (keys_before,),
             )
-        )
+
+        await self._store.run(prune)
 
 
 def _bound(row: BatchRow) -> list[Any]:

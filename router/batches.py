@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from ulid import ULID
@@ -14,8 +15,10 @@ from router.batch_rows import BatchRow, BatchRows
 from router.batch_run import BatchRun, Tools
 from router.errors import StoreError
 from router.files import KEPT_S, FileRow, Files
+from router.idempotency import Repeat
 from router.intake import Intake
 from router.responses import Responses
+from router.room import BODIES_S
 from router.scheduler import Scheduler
 from router.store import Store
 
@@ -71,10 +74,37 @@ class Batches:
         """The input files that are still needed."""
         return frozenset(run.row.input_file for run in self._runs.values())
 
+    async def once(self, repeat: Repeat, make: Callable[[], Awaitable[BatchRow]]) -> BatchRow:
+        """The batch of this key: the one there is, as it stands, else what ``make`` gives. Raises QuorumError."""
+        try:
+            return await self._of(repeat) or await make()
+        except StoreError as error:
+            row = await self._of(repeat) if error.duplicate else None  # another request made it meanwhile
+            if row is None:
+                raise
+            return row
+
+    async def _of(self, repeat: Repeat) -> BatchRow | None:
+        row = await self._rows.by_idempotency(repeat.key_id, repeat.key)
+        if row is None:
+            return None
+        repeat.check(row.request_hash)
+        return self._now(row)
+
     async def create(
-        self, file: FileRow, *, endpoint: str, metadata: dict[str, str], key_id: str | None, keep_output_s: float | None
+        self,
+        file: FileRow,
+        *,
+        endpoint: str,
+        metadata: dict[str, str],
+        key_id: str | None,
+        keep_output_s: float | None,
+        repeat: Repeat | None = None,
     ) -> BatchRow:
-        """A new batch, on the disk when this returns; its lines are checked and run after that. Raises StoreError."""
+        """A new batch, on the disk when this returns; its lines are checked and run after that. Raises StoreError.
+
+        A client that leaves meanwhile changes nothing.
+        """
         now = self._clock.wall()
         row = BatchRow(
             id=f"batch_{ULID.from_timestamp(now)}",
@@ -84,15 +114,26 @@ class Batches:
             metadata=metadata,
             keep_output_s=keep_output_s,
             created_at=now,
+            idempotency_key=repeat.key if repeat is not None else None,
+            request_hash=repeat.request_hash if repeat is not None else None,
         )
+        refusal = await asyncio.shield(self._tasks.spawn("accept batch", self._accept(row)))
+        if refusal is not None:
+            raise refusal
+        return row
+
+    async def _accept(self, row: BatchRow) -> StoreError | None:
+        """Store ``row`` and let it run; why it could not be stored."""
         run = self._runs[row.id] = BatchRun(row, self._tools)  # its file must not be deleted from now on
         try:
             await self._rows.insert(row)
-        except BaseException:
+        except BaseException as error:
             del self._runs[row.id]
+            if isinstance(error, StoreError):
+                return error
             raise
         self._spawn(run)
-        return row
+        return None
 
     async def get(self, batch_id: str, key_id: str | None) -> BatchRow | None:
         """One batch as it stands; None when there is none of this id, or it is another key's."""
@@ -121,7 +162,8 @@ class Batches:
             try:
                 await self._rows.drop_leftovers()
                 await self._files.prune(self.reading())
-                await self._rows.prune(self._clock.wall() - KEPT_S)
+                now = self._clock.wall()
+                await self._rows.prune(now - KEPT_S, now - BODIES_S)
             except StoreError as error:
                 log.warning("old files can't be deleted now: %s", error.message)
             await asyncio.sleep(PRUNE_S)

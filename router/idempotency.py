@@ -42,6 +42,11 @@ class Repeat:
             raise BadRequestError(f"'{HEADER}' must be one text of 1 to 255 printable ASCII characters.", field=HEADER)
         return cls(key_id, given[0], hashlib.sha256(path.encode() + b"\n" + body).hexdigest())
 
+    def check(self, request_hash: str | None) -> None:
+        """Raise QuorumError (conflict) unless it was the same request that came before."""
+        if request_hash != self.request_hash:
+            raise QuorumError("conflict", f"This {HEADER} came before with another request.")
+
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
@@ -73,7 +78,7 @@ class Once:
             task = self._tasks.spawn("accept", self._first(repeat, make))
             claim = self._claims[who] = _Claim(repeat.request_hash, task)
             task.add_done_callback(lambda _: self._claims.pop(who, None))
-        _check(repeat, claim.request_hash)
+        repeat.check(claim.request_hash)
         job = await asyncio.shield(claim.task)
         if isinstance(job, QuorumError):
             raise job
@@ -108,13 +113,8 @@ class Once:
             return await self._found(repeat, row)
 
     async def _found(self, repeat: Repeat, row: JobRow) -> Job:
-        _check(repeat, row.request_hash)
+        repeat.check(row.request_hash)
         job = await self._archive.job(row.id)
         if job is None:  # its time ended between two reads
             raise QuorumError("conflict", "The job of this key was deleted just now.", "Send the request again.")
         return job
-
-
-def _check(repeat: Repeat, request_hash: str | None) -> None:
-    if request_hash != repeat.request_hash:
-        raise QuorumError("conflict", f"This {HEADER} came before with another request.")

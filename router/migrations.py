@@ -335,3 +335,14 @@ def keys_can_be_told_apart(db: peewee.SqliteDatabase) -> None:
     """Version 3: the last four characters of an API key, and one key a name."""
     db.execute_sql("ALTER TABLE keys ADD COLUMN tail TEXT NOT NULL DEFAULT ''")
     db.execute_sql("CREATE UNIQUE INDEX keys_name ON keys (name) WHERE revoked_at IS NULL")
+
+
+@migration
+def batches_are_made_once(db: peewee.SqliteDatabase) -> None:
+    """Version 4: the Idempotency-Key of a batch."""
+    db.execute_sql("ALTER TABLE batches ADD COLUMN idempotency_key TEXT")
+    db.execute_sql("ALTER TABLE batches ADD COLUMN request_hash TEXT")
+    db.execute_sql(
+        "CREATE UNIQUE INDEX batches_idempotency ON batches (coalesce(key_id, ''), idempotency_key) "
+        "WHERE idempotency_key IS NOT NULL"
+    )

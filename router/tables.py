@@ -334,6 +334,8 @@ class Batch(Table):
     failed_at = FloatField(null=True)
     cancelling_at = FloatField(null=True)
     cancelled_at = FloatField(null=True)
+    idempotency_key = TextField(null=True)
+    request_hash = TextField(null=True)
 
     class Meta:
         table_name = "batches"

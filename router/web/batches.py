@@ -12,7 +12,7 @@ from router.batches import told
 from router.errors import BadRequestError, QuorumError
 from router.web.answers import json_answer
 from router.web.files import keep_s
-from router.web.keys import key_id
+from router.web.keys import key_id, repeat_of
 from router.web.paging import listed, number
 from router.web.prompt import wrong
 from router.web.responses_shapes import check_metadata
@@ -36,20 +36,26 @@ class BatchRoutes:
 
     async def create(self, request: web.Request) -> web.Response:
         """``POST /v1/batches``: on the disk when it answers."""
-        asked = decode(await request.read())
+        body = await request.read()
+        asked = decode(body)
         if asked.get("endpoint") not in ENDPOINTS:
             wrong("endpoint", f"one of {', '.join(ENDPOINTS)}")
         if asked.get("completion_window") != "24h":
             wrong("completion_window", "24h")
         check_metadata(asked.get("metadata"))
-        row = await self._batches.create(
-            await self._input(asked, key_id(request)),
-            endpoint=asked["endpoint"],
-            metadata=asked.get("metadata") or {},
-            key_id=key_id(request),
-            keep_output_s=_keep_output_s(asked.get("output_expires_after")),
-        )
-        return json_answer(told(row))
+        repeat = repeat_of(request, body)
+
+        async def make() -> BatchRow:
+            return await self._batches.create(
+                await self._input(asked, key_id(request)),
+                endpoint=asked["endpoint"],
+                metadata=asked.get("metadata") or {},
+                key_id=key_id(request),
+                keep_output_s=_keep_output_s(asked.get("output_expires_after")),
+                repeat=repeat,
+            )
+
+        return json_answer(told(await (make() if repeat is None else self._batches.once(repeat, make))))
 
     async def _input(self, asked: dict[str, Any], key: str | None) -> Any:
         file_id = asked.get("input_file_id")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from router.batch_rows import STEP_LINES, BatchRow, BatchRows, Line
+from router.errors import StoreError
 from router.files import FileRow
 from router.store import Store
 from tests.router.store_kit import opened, rows
@@ -127,7 +128,21 @@ async def test_old_batches_leave_with_their_lines_unless_they_run(batches: Batch
         await batches.insert(one)
         await batches.add_lines(one.row_id, LINES)
 
-    await batches.prune(3.0)
+    await batches.prune(3.0, 3.0)
 
     assert [found.id[-1] for found in await batches.page(None, None, 10)] == ["3", "2"]
     assert rows(store.path, "SELECT count(*) FROM batch_lines") == [(10,)]
+
+
+async def test_a_key_makes_one_batch_and_is_free_again_a_day_after_its_end(batches: BatchRows) -> None:
+    made = row(idempotency_key="k", request_hash="h", status="completed", completed_at=100.0)
+    await batches.insert(made)
+    await batches.insert(row(2, idempotency_key="k", key_id="anna"))
+    with pytest.raises(StoreError) as refused:
+        await batches.insert(row(3, idempotency_key="k"))
+    assert refused.value.duplicate
+    await batches.prune(0.0, 100.0)
+    assert await batches.by_idempotency(None, "k") == made
+    await batches.prune(0.0, 101.0)
+    assert await batches.by_idempotency(None, "k") is None
+    assert await batches.by_idempotency("anna", "k") is not None, "it has not ended"

@@ -101,6 +101,11 @@ CASES: dict[str, tuple[str, object, tuple[bytes, ...]]] = {
     "ollama chat stream": ("/api/chat", CHAT, (head(), SAID)),
     "ollama generate": ("/api/generate", {"model": "m", "prompt": "a", "stream": False}, (whole(BODY),)),
     "ollama embed": ("/api/embed", {"model": "m", "input": "a"}, (whole(VECTORS),)),
+    "ollama embeddings": ("/api/embeddings", {"model": "m", "prompt": "a"}, (whole(VECTORS),)),
+    "responses": ("/v1/responses", {"model": "m", "input": "hello"}, (whole(BODY),)),
+    "responses stream": ("/v1/responses", {"model": "m", "input": "hello", "stream": True}, (head(), SAID)),
+    "messages": ("/v1/messages", CHAT | {"max_tokens": 9}, (whole(BODY),)),
+    "messages stream": ("/v1/messages", CHAT | {"max_tokens": 9, "stream": True}, (head(), SAID)),
 }
 
 

@@ -316,3 +316,41 @@ async def test_a_batch_that_can_not_be_is_refused_by_the_name_of_its_field(
     assert refused["error"]["param"] == field
     async with http.get(f"{node.address}/v1/batches") as response:
         assert (await response.json())["data"] == []
+
+
+async def test_one_idempotency_key_is_one_batch_at_once_and_after_a_restart(
+    make_node: MakeNode, engine: ScriptedEngine
+) -> None:
+    engine.play(answer())
+    node = await make_node(engine)
+    again = {"Idempotency-Key": "k"}
+    async with client_of(node) as client:
+        file = await client.files.create(file=file_of(line()), purpose="batch")
+
+        async def make(**headers: str) -> Batch:
+            return await client.batches.create(
+                input_file_id=file.id, endpoint=CHAT, completion_window="24h", extra_headers=headers
+            )
+
+        many = await asyncio.gather(*(make(**again) for _ in range(20)))
+        assert {batch.id for batch in many} == {many[0].id}
+        await ended(client, many[0].id)
+        other = await make(**{"Idempotency-Key": "another"})
+        assert other.id != many[0].id
+        with pytest.raises(openai.ConflictError):
+            await client.batches.create(
+                input_file_id=file.id,
+                endpoint=CHAT,
+                completion_window="24h",
+                metadata={"a": "b"},
+                extra_headers=again,
+            )
+        await ended(client, other.id)
+    await node.stop()
+    async with client_of(await make_node(engine)) as client:
+        later = await client.batches.create(
+            input_file_id=file.id, endpoint=CHAT, completion_window="24h", extra_headers=again
+        )
+        assert (later.id, later.status) == (many[0].id, "completed")
+        assert len((await client.batches.list()).data) == 2
+    assert len(questions(engine)) == 2

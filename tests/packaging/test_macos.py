@@ -177,3 +177,50 @@ def test_what_is_no_bundle_is_refused(mac: Mac, tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert done.stderr.startswith("usage: ")
+
+
+# The keys of a runner
+
+
+def keys(mac: Mac, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    mac._program("security", f'#!/bin/sh\necho "security $1" >> {mac.folder}/calls\n')
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MACOS_")}
+    return subprocess.run(
+        ["sh", str(FOLDER / "keys.sh"), *arguments],
+        env=kept | {"PATH": f"{mac.bin}:{os.environ['PATH']}"} | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_keys_a_runner_does_nothing_and_says_so(mac: Mac, tmp_path: Path) -> None:
+    done = keys(mac, str(tmp_path / "keys"))
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "No keys for signing" in done.stderr
+    assert mac.calls == []
+    assert not (tmp_path / "keys").exists()
+
+
+def test_the_keys_of_a_runner_are_private_and_told_to_the_next_steps(mac: Mac, tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    done = keys(
+        mac, str(folder),
+        MACOS_CERTIFICATE="Y2VydGlmaWNhdGU=", MACOS_CERTIFICATE_PASSWORD="secret", MACOS_SIGN_IDENTITY="me",
+        MACOS_NOTARY_KEY="notary", MACOS_NOTARY_KEY_ID="ID", MACOS_NOTARY_ISSUER="ISSUER",
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "QUORUM_SIGN_IDENTITY=me",
+        f"QUORUM_NOTARY_KEY={folder}/notary.p8",
+        "QUORUM_NOTARY_KEY_ID=ID",
+        "QUORUM_NOTARY_ISSUER=ISSUER",
+    ]
+    assert "security import" in mac.calls
+    assert (folder / "notary.p8").stat().st_mode & 0o077 == 0
+    assert not (folder / "certificate.p12").exists()
+
+    assert keys(mac, "--forget", str(folder)).returncode == 0
+    assert not folder.exists()

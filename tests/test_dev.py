@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
@@ -122,6 +123,24 @@ def test_a_second_set_up_waits_for_the_first(steps: Any) -> None:
 
     rest, _ = other.communicate(timeout=20)
     assert rest == "in\n"
+
+
+def test_on_windows_a_second_set_up_waits_too(
+    steps: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tries: list[int] = []
+
+    def locking(handle: int, mode: int, size: int) -> None:
+        tries.append(mode)
+        if len(tries) < 3:
+            raise OSError(36, "deadlock avoided")
+
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_LOCK=1))
+    with (steps.folder.parent / "lock").open("w") as lock:
+        importlib.import_module("steps")._wait_for_lock_of_windows(lock)
+
+    assert tries == [1, 1, 1]
+    assert capsys.readouterr().out.count("waiting for it") == 1
 
 
 def test_the_digest_follows_content_names_and_absence_but_not_node_modules(tmp_path: Path) -> None:
@@ -337,6 +356,20 @@ def test_a_model_with_another_digest_never_gets_its_name(
         dev.make_model(log)
 
     assert list(dev.MODEL.parent.glob("*.gguf")) + list(dev.MODEL.parent.glob("*.part")) == []
+
+
+def test_npm_is_called_by_its_full_name_as_windows_asks(
+    tmp_path: Path, log: IO[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, says in (("npm", "installed"), ("node", "v22.12.0")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {says}\n")
+        (tmp_path / name).chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+
+    dev.npm(log, "ci")
+
+    log.seek(0)
+    assert log.read() == f"$ {tmp_path}/npm ci\ninstalled\n"
 
 
 # The verbs

@@ -89,8 +89,8 @@ async def test_a_typed_question_gets_a_streamed_answer_with_its_receipt(
     await expect(log.get_by_text("Let me see.")).to_have_count(0)
     await page.get_by_title("Show the receipt").click()
     receipt = page.get_by_role("dialog", name="Receipt")
-    await expect(receipt.get_by_text("OpenAI-compatible").first).to_be_visible()
-    await expect(receipt.get_by_text("ok", exact=True)).to_be_visible()
+    await expect(receipt.get_by_text("OpenAI-compatible answered with parrot.")).to_be_visible()
+    await expect(receipt.get_by_role("listitem").get_by_text("Answered", exact=True)).to_be_visible()
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("link", name="Greet the world")).to_be_visible()
 

@@ -127,7 +127,7 @@ async def test_an_answer_from_another_computer_says_so_in_the_chat(
     await expect(line).to_contain_text("studio ·")
     await line.click()
     receipt = page.get_by_role("dialog", name="Receipt")
-    await expect(receipt.get_by_role("cell", name="studio").first).to_be_visible()
+    await expect(receipt.get_by_text("studio answered with parrot.")).to_be_visible()
     await page.screenshot(path=OUT / "peers-receipt.png")
 
 

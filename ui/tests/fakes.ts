@@ -133,12 +133,15 @@ export function receipt(): Receipt {
     queued_s: 0,
     loading_s: 0,
     ttft_s: null,
+    working_s: null,
     total_s: null,
     prompt_tokens: null,
     cached_tokens: null,
     completion_tokens: null,
     prefill_per_s: null,
     tokens_per_s: null,
+    by_name: true,
+    predicted: null,
   };
 }
 

@@ -91,6 +91,10 @@ def _command(arguments: argparse.Namespace) -> int:
             from app.commands.service import service
 
             return service(arguments)
+        case "export" | "diagnostics" | "reset":
+            from app.commands.care import COMMANDS as CARE
+
+            return CARE[arguments.command](arguments)
         case "run":
             from app.commands.chat import COMMANDS
         case "status" | "models" | "jobs":

@@ -75,21 +75,7 @@ class Chats:
 
     async def get(self, chat_id: str) -> Chat:
         """A conversation with its options and all messages, oldest first."""
-
-        def read(db: peewee.SqliteDatabase) -> Chat:
-            info = _read_info(db, chat_id)
-            options = db.execute_sql("SELECT options_json FROM chats WHERE id = ?", (chat_id,)).fetchone()[0]
-            messages = db.execute_sql(
-                f"SELECT {_FIELDS} FROM messages WHERE chat_id = ? ORDER BY row_id",  # noqa: S608 - own constant
-                (chat_id,),
-            )
-            return Chat(
-                info=info,
-                options=msgspec.json.decode(options, type=ChatOptions),
-                messages=[_message(columns) for columns in messages],
-            )
-
-        return await self._store.read(read)
+        return await self._store.read(lambda db: read_chat(db, chat_id))
 
     async def info(self, chat_id: str) -> ChatInfo:
         """A conversation as the list shows it."""
@@ -228,6 +214,21 @@ def _read_info(db: peewee.SqliteDatabase, chat_id: str) -> ChatInfo:
     if columns is None:
         raise QuorumError("not_found", "There is no such conversation.", "It may have been deleted; look at the list.")
     return _info(columns)
+
+
+def read_chat(db: peewee.SqliteDatabase, chat_id: str) -> Chat:
+    """A conversation with its options and all messages, oldest first. Raises QuorumError (not_found)."""
+    info = _read_info(db, chat_id)
+    options = db.execute_sql("SELECT options_json FROM chats WHERE id = ?", (chat_id,)).fetchone()[0]
+    messages = db.execute_sql(
+        f"SELECT {_FIELDS} FROM messages WHERE chat_id = ? ORDER BY row_id",  # noqa: S608 - own constant
+        (chat_id,),
+    )
+    return Chat(
+        info=info,
+        options=msgspec.json.decode(options, type=ChatOptions),
+        messages=[_message(columns) for columns in messages],
+    )
 
 
 def _info(columns: Any) -> ChatInfo:

@@ -38,6 +38,7 @@ MIRRORED_ELSEWHERE = {
     "app/commands/selftest.py": "tests/app/test_cli_selftest.py",
     "app/commands/update.py": "tests/app/test_cli_update.py",
     "app/commands/service.py": "tests/app/test_cli_service.py",
+    "app/commands/care.py": "tests/app/test_cli_care.py",
     "app/commands/window_probe.py": "tests/app/test_cli_selftest.py",
     "app/update/errors.py": "tests/app/update/test_feed.py",
     "router/wire_base.py": "tests/router/test_wire.py",

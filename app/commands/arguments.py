@@ -164,5 +164,13 @@ def parser() -> argparse.ArgumentParser:
         "service", "Let the system start Quorum without a window: a systemd user unit, a launchd agent.", listing
     )
     units.add_argument("action", choices=("install", "remove", "status"), metavar="install|remove|status")
+    export = add("export", "Put conversations, settings and a copy of the database, without secrets, into one archive.")
+    export.add_argument("file", metavar="FILE|-", help="a new .zip file, or - for stdout")
+    report = add("diagnostics", "Write a report for whoever helps: no prompts, names, addresses or secrets are in it.")
+    report.add_argument("file", metavar="FILE|-", help="a new .json file, or - for stdout")
+    reset = add("reset", "Remove what Quorum keeps: conversations, jobs, settings, models, identity. Asks first.")
+    reset.add_argument("--keep-models", action="store_true", help="leave the folder of models")
+    reset.add_argument("--keep-identity", action="store_true", help="stay the same computer, paired as before")
+    reset.add_argument("--yes", action="store_true", help="don't ask")
     add("selftest", "Try everything on a throw-away data folder: node, page, model, store, window.", listing)
     return top

@@ -27,7 +27,8 @@ def status(client: Client, arguments: argparse.Namespace) -> int:
     """The node, its engines, and the work it has."""
     snapshot = client.call("GET", "/local/v1/status")
     if arguments.json:
-        say_json({part: snapshot[part] for part in ("node", "engines", "models", "jobs")})
+        disk = client.call("GET", "/local/v1/disk")
+        say_json({part: snapshot[part] for part in ("node", "engines", "models", "jobs")} | {"disk": disk})
         return 0
     node = snapshot["node"]
     mode = str(node["mode"])
@@ -40,8 +41,9 @@ def status(client: Client, arguments: argparse.Namespace) -> int:
         ("models", _models_in_words(snapshot["models"])),
         ("memory", f"{size(node['ram_free_bytes'])} free of {size(node['ram_total_bytes'])}"),
         ("gpu", _gpu(node)),
-        ("disk", f"{size(node['disk_free_bytes'])} free"),
+        ("disk", _disk(client.call("GET", "/local/v1/disk"))),
         ("network", ", ".join(node["network"])),
+        ("sleep", clean(node["sleep"])),
         ("data", clean(node["data_dir"])),
         ("version", f"{node['version']}, up for {span(time.time() - node['started_at'])}, id {node['id'][:12]}"),
         ("notice", clean(node["notice"])),
@@ -58,6 +60,20 @@ def status(client: Client, arguments: argparse.Namespace) -> int:
         for line in table(["ENGINE", "STATE", "BUSY", "VERSION", "ADDRESS", "DETAIL"], rows):
             say(line)
     return 0
+
+
+def _disk(use: dict[str, Any]) -> str:
+    """What is free, and what the data folder takes, largest first."""
+    kinds = {
+        "models": "models",
+        "database": "database",
+        "backups": "older databases",
+        "logs": "logs",
+        "other": "other files",
+    }
+    taken = sorted(((use[f"{kind}_bytes"], word) for kind, word in kinds.items()), reverse=True)
+    shown = [f"{word} {size(amount)}" for amount, word in taken if amount >= 1_000_000] or ["less than 1 MB"]
+    return f"{size(use['free_bytes'])} free; the data takes {size(sum(n for n, _ in taken))}: {', '.join(shown)}"
 
 
 def _models_in_words(models: list[dict[str, Any]]) -> str:

@@ -36,7 +36,8 @@ def update(client: Client, arguments: argparse.Namespace) -> int:
 
 def _follow(events: Iterator[ServerEvent], before: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """The update as it ended; ``installing`` also when Quorum has gone."""
-    seen, told = "", before["update"]
+    told: dict[str, Any] = before["update"]
+    seen = ""
     try:
         while (node := _next(events)) is not None:
             told = node["update"]

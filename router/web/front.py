@@ -88,7 +88,7 @@ class Front:
         JobRoutes(self._service, turnstile).add_to(app)
         LocalRoutes(self._service).add_to(app)
         KeyRoutes(self._service.access).add_to(app)
-        CareRoutes(self._service.updates).add_to(app)
+        CareRoutes(self._service, self._peers.examine).add_to(app)
         PeerRoutes(self._peers).add_to(app)
         page.add_to(app)
         self._listener = Listener(app, guard)

@@ -55,7 +55,7 @@ def test_the_token_is_no_argument_of_any_process(node: Serving) -> None:
     assert token not in Path(f"/proc/{node.process.pid}/cmdline").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_serve_in_order(number: signal.Signals, tmp_path: Path) -> None:
     with serving(tmp_path / "data", QUORUM_BUILTIN_ENGINE="0") as one:
         assert one.stop(number) == 0
@@ -162,7 +162,7 @@ def test_status_as_json_is_the_nodes_snapshot(node: Serving) -> None:
 
     assert status["node"]["mode"] == "running"
     assert status["node"]["address"] == node.address
-    assert set(status) == {"node", "engines", "models", "jobs"}
+    assert set(status) == {"node", "disk", "engines", "models", "jobs"}
     assert (node.data_dir / "control.token").read_text() not in json.dumps(status)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(options: NodeOptions) -> int:
-    """Serve until SIGINT or SIGTERM; 1 with a sentence on stderr when the node can't start."""
+    """Serve until SIGINT, SIGTERM or SIGHUP; 1 with a sentence on stderr when the node can't start."""
     from app.update.updater import Updater
 
     updater = Updater()
@@ -77,8 +77,9 @@ def _on_signals(stop: asyncio.Event) -> None:
         stop.set()
         loop.remove_signal_handler(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if sys.platform == "win32":
+    if sys.platform == "win32":
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-        else:
+    else:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last when the terminal or session ends
             loop.add_signal_handler(number, first, number)

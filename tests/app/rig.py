@@ -90,7 +90,7 @@ def environment(home: Path, screen: Screen | None, bus: SessionBus | None) -> di
     env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     env |= {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "config"), "XDG_RUNTIME_DIR": str(home)}
     env |= {"DBUS_SESSION_BUS_ADDRESS": bus.address if bus else "disabled:", "QUORUM_BUILTIN_ENGINE": "0"}
-    env |= {"QUORUM_ENGINES": "http://127.0.0.1:9"}
+    env |= {"QUORUM_ENGINES": "http://127.0.0.1:9", "DBUS_SYSTEM_BUS_ADDRESS": "disabled:"}
     return env | ({"DISPLAY": screen.display} if screen else {})
 
 

@@ -121,7 +121,7 @@ class Logind:
                     async with asyncio.timeout(0.02):
                         await self._news.wait()
 
-    def sleep(self, start: bool) -> None:
+    def suspend(self, start: bool) -> None:
         self._manager.PrepareForSleep(start)
 
     def shut_down(self, start: bool = True) -> None:

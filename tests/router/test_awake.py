@@ -21,7 +21,7 @@ class Machine:
         self.slept = 500.0
         self.gap = Gap(self.clock, lambda: self.slept)
 
-    def sleep(self, seconds: float) -> None:
+    def doze(self, seconds: float) -> None:
         self.slept += seconds
         self.clock.jump(seconds)
 
@@ -36,7 +36,7 @@ def test_a_computer_that_stays_awake_misses_nothing() -> None:
 def test_a_sleep_is_seen_once_with_its_length() -> None:
     machine = Machine()
     machine.clock.advance(1.0)
-    machine.sleep(3600)
+    machine.doze(3600)
     assert machine.gap.look() == 3600
     machine.clock.advance(1.0)
     assert machine.gap.look() == 0
@@ -44,9 +44,9 @@ def test_a_sleep_is_seen_once_with_its_length() -> None:
 
 def test_a_sleep_of_less_than_ten_seconds_is_no_matter() -> None:
     machine = Machine()
-    machine.sleep(9.9)
+    machine.doze(9.9)
     assert machine.gap.look() == 0
-    machine.sleep(10.1)
+    machine.doze(10.1)
     assert machine.gap.look() > 10
 
 

@@ -85,12 +85,12 @@ async def test_sleep_waits_for_the_goodbyes_and_the_next_one_does_too(power: Pow
     (lock,) = logind.held("delay")
     assert (lock.what, lock.who) == ("sleep:shutdown", "Quorum")
     told.may_sleep.clear()
-    logind.sleep(True)
+    logind.suspend(True)
     await told.until("sleeps")
     assert lock.held
     told.may_sleep.set()
     await logind.until(lambda: not lock.held)
-    logind.sleep(False)
+    logind.suspend(False)
     await told.until("sleeps", "woke")
     await logind.until(lambda: len(logind.held("delay")) == 1)
     assert power.detail == "logind waits for goodbyes"
@@ -108,7 +108,7 @@ async def test_a_shutdown_is_told_and_waits_until_this_program_has_ended(
 
 async def test_a_shutdown_called_off_is_none(power: Power, logind: Logind, told: Told) -> None:
     logind.shut_down(False)
-    logind.sleep(False)
+    logind.suspend(False)
     await told.until("woke")
 
 
@@ -128,7 +128,7 @@ async def test_nobody_else_can_speak_for_logind(power: Power, logind: Logind, to
     assert power._bus is not None
     for target in (":1.0", ":1.1", ":1.2", ":1.3"):
         await spoof(bus.address, target, "PrepareForShutdown")
-    logind.sleep(False)
+    logind.suspend(False)
     await told.until("woke")
 
 
@@ -139,7 +139,7 @@ async def test_who_may_not_delay_sleep_still_hears_of_it(
     power = Power(tasks, system=bus.address, session=NOWHERE)
     await power.start(told)
     assert power.detail == "logind tells of it"
-    logind.sleep(True)
+    logind.suspend(True)
     await told.until("sleeps")
     assert not await power.hold()
     assert "nobody keeps it awake" in power.detail
@@ -188,7 +188,7 @@ async def test_a_logind_that_starts_anew_is_found_again(
     await again.until(lambda: len(again.held("delay")) == 1)
     assert await power.hold()
     await again.until(lambda: len(again.held("block")) == 1)
-    again.sleep(True)
+    again.suspend(True)
     await told.until("sleeps")
     await power.stop()
     await again.close()

@@ -28,6 +28,10 @@ function peer(name: string, more: Partial<PeerInfo> = {}): PeerInfo {
     models: [],
     loaded: [],
     latency_s: null,
+    latencies_s: [],
+    heard_at: null,
+    shared: true,
+    granted: true,
     ...more,
   };
 }

@@ -68,6 +68,13 @@ export function age(at: number, now: Date): Age {
   return at >= midnight - 6 * 86_400 ? "week" : "older";
 }
 
+/** Where a computer is, as people type it: `10.0.0.2`, `10.0.0.2:7413`, `[fd00::2]:7413`; empty when unknown. */
+export function address(peer: { addresses: string[]; port: number }): string {
+  const host = peer.addresses[0];
+  if (!host) return "";
+  return host.includes(":") ? `[${host}]:${peer.port}` : `${host}:${peer.port}`;
+}
+
 /** What programs that speak OpenAI's dialect are given as base address. */
 export function openaiAddress(node: { address: string }): string {
   return `${node.address.replace(/\/(?:v1)?$/, "")}/v1`;

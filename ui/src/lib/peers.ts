@@ -1,7 +1,7 @@
 /** Other computers as the Peers page lists them. Pure. */
 
 import { t } from "./strings";
-import type { ModelInfo, PeerInfo, PeerState } from "../wire.gen";
+import type { DoctorReport, ModelInfo, PeerInfo, PeerState } from "../wire.gen";
 
 export const TONES: Record<PeerState, string> = {
   discovered: "",
@@ -46,6 +46,27 @@ export function sentence(paired: readonly PeerInfo[], models: readonly ModelInfo
 
 export function stateText(state: PeerState): string {
   return t.peers.states[state];
+}
+
+/** The names that more than one of the computers has: those are told apart by their ids. */
+export function named(peers: readonly { name: string }[]): Set<string> {
+  const seen = new Set<string>();
+  return new Set(peers.filter(({ name }) => seen.has(name) || !seen.add(name)).map(({ name }) => name));
+}
+
+/** What the doctor found, in a few words. */
+export function diagnosis(report: DoctorReport): string {
+  const all = [...report.here, ...report.peers];
+  const wrong = all.filter((finding) => finding.level === "bad").length;
+  if (wrong > 0) return t.doctor.wrong(wrong);
+  return all.every((finding) => finding.level === "good") ? t.doctor.green : t.doctor.notes;
+}
+
+/** The points of a line through `values`, from 0 at the bottom to the largest at the top. */
+export function line(values: readonly number[], width: number, height: number): string {
+  const top = Math.max(...values, Number.MIN_VALUE);
+  const step = width / Math.max(1, values.length - 1);
+  return values.map((value, at) => `${(at * step).toFixed(1)},${(height - 1 - (value / top) * (height - 2)).toFixed(1)}`).join(" ");
 }
 
 /** How much of a memory is taken, from 0 to 1; null where its size isn't known. */

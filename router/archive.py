@@ -87,6 +87,14 @@ class Archive:
         """What a job was asked, in canonical form, while it is kept."""
         return await self._rows.read_request(job_id)
 
+    def set_asked(self, job_id: str, asked: bytes) -> None:
+        """Keep what a response was asked; written with the row of a job submitted just now."""
+        self._rows.set_asked(job_id, asked)
+
+    async def promise_asked(self, job_id: str, asked: bytes) -> None:
+        """The same, on the disk when this returns. Raises StoreError."""
+        await self._rows.promise_asked(job_id, asked)
+
     async def forget(self, job_id: str) -> None:
         """Drop what a job was asked and what it said; its row stays."""
         self._forget(job_id)

@@ -82,6 +82,20 @@ class BatchRows:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._bytes = 0
+
+    async def open(self) -> None:
+        """Read how much the results take that no file has yet; once, after ``Store.open``. Raises StoreError."""
+        sql = "SELECT ifnull(sum(length(result)), 0) FROM batch_lines"
+        self._bytes = await self._store.run(lambda db: int(db.execute_sql(sql).fetchone()[0]))
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the results take that are not in files yet."""
+        return self._bytes
+
+    async def leaves_at(self) -> None:
+        """They leave with the end of their batch."""
 
     async def insert(self, row: BatchRow) -> None:
         """A new batch, on the disk when this returns; it gets its ``row_id``.
@@ -165,12 +179,24 @@ class BatchRows:
             (job_id, row_id, line.number),
         )
 
-    def record(self, row_id: int, line: Line, state: str, result: bytes) -> asyncio.Future[None]:
+    def record(self, row_id: int, line: Line, state: str, result: bytes) -> asyncio.Future[list[tuple[int]]]:
         """The line's result, once and for all; written with the row of a job that ended just now."""
-        return self._store.commit(
-            "UPDATE batch_lines SET state = ?, result = ? WHERE batch = ? AND line = ? AND result IS NULL",
-            (state, result, row_id, line.number),
+        recorded = self._store.call(
+            lambda db: db.execute_sql(
+                "UPDATE batch_lines SET state = ?, result = ? WHERE batch = ? AND line = ? AND result IS NULL "
+                "RETURNING length(result)",
+                (state, result, row_id, line.number),
+            ).fetchall()
         )
+        recorded.add_done_callback(self._recorded)
+        return recorded
+
+    def _recorded(self, done: asyncio.Future[list[tuple[int]]]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self._count(sum(size for (size,) in done.result()))
+
+    def _count(self, delta: int) -> None:
+        self._bytes += delta
 
     async def results(self, row_id: int, state: str, after: int) -> list[tuple[int, bytes]]:
         """The next results (line, bytes) of lines in ``state``."""
@@ -180,9 +206,9 @@ class BatchRows:
     async def drop_lines(self, row_id: int) -> None:
         """Lines are of no use any more; in steps, so that nobody waits long behind them."""
         some = "SELECT row_id FROM batch_lines WHERE batch = ? LIMIT ?"
-        sql = f"DELETE FROM batch_lines WHERE row_id IN ({some}) RETURNING 1"  # noqa: S608 - own constants
-        while await self._store.run(lambda db: db.execute_sql(sql, (row_id, STEP_LINES)).fetchall()):
-            continue
+        sql = f"DELETE FROM batch_lines WHERE row_id IN ({some}) RETURNING ifnull(length(result), 0)"  # noqa: S608 - own constants
+        while dropped := await self._store.run(lambda db: db.execute_sql(sql, (row_id, STEP_LINES)).fetchall()):
+            self._count(-sum(size for (size,) in dropped))
 
     async def drop_leftovers(self) -> None:
         """Lines of batches that have ended: a crash came before ``drop_lines`` was done."""

@@ -295,7 +295,7 @@ class BatchRun:
         self._write(line, state, result)
 
     def _write(self, line: Line, state: str, result: bytes) -> None:
-        def written(done: asyncio.Future[None]) -> None:
+        def written(done: asyncio.Future[Any]) -> None:
             if done.cancelled():
                 return
             if done.exception() is not None:  # the disk refuses: again until it takes it

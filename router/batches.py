@@ -18,7 +18,7 @@ from router.files import KEPT_S, FileRow, Files
 from router.idempotency import Repeat
 from router.intake import Intake
 from router.responses import Responses
-from router.room import BODIES_S
+from router.room import BODIES_S, Room
 from router.scheduler import Scheduler
 from router.store import Store
 
@@ -41,8 +41,10 @@ class Batches:
         responses: Responses,
         tasks: Tasks,
         clock: Clock,
+        room: Room,
     ) -> None:
         self._rows = BatchRows(store)
+        self._room = room
         self._files = files
         self._tasks = tasks
         self._clock = clock
@@ -51,6 +53,8 @@ class Batches:
 
     async def open(self) -> None:
         """Find what an earlier run of the node left. Raises StoreError."""
+        await self._rows.open()
+        self._room.share(self._rows)
         self._runs = {row.id: BatchRun(row, self._tools) for row in await self._rows.unfinished()}
 
     def start(self) -> None:
@@ -101,10 +105,12 @@ class Batches:
         keep_output_s: float | None,
         repeat: Repeat | None = None,
     ) -> BatchRow:
-        """A new batch, on the disk when this returns; its lines are checked and run after that. Raises StoreError.
+        """A new batch, on the disk when this returns; its lines are checked and run after that.
 
-        A client that leaves meanwhile changes nothing.
+        A client that leaves meanwhile changes nothing. Raises QueueFullError unless there is room for results about as
+        large as what is asked, StoreError.
         """
+        await self._room.require(file.size)
         now = self._clock.wall()
         row = BatchRow(
             id=f"batch_{ULID.from_timestamp(now)}",

@@ -136,6 +136,17 @@ class Files:
                 (self._folder / name).unlink(missing_ok=True)
         return there & rows
 
+    @property
+    def kept_bytes(self) -> int:
+        """What all files take."""
+        return self._bytes
+
+    async def leaves_at(self) -> float | None:
+        """When the next file expires."""
+        sql = "SELECT min(expires_at) FROM files"
+        found: float | None = await self._store.run(lambda db: db.execute_sql(sql).fetchone()[0])
+        return found
+
     def draft(self, most: int = sys.maxsize) -> Draft:
         """A new file to write to, of at most ``most`` bytes."""
         return Draft(self._folder / f".{ULID()}", most)

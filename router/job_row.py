@@ -79,6 +79,7 @@ ADD_BODY: Final = Bulk(
 DROP_BODIES: Final = Bulk(
     "DELETE FROM bodies WHERE job IN (", "?", ") RETURNING ifnull(length(request), 0) + ifnull(length(answer), 0)"
 )
+DROP_ASKED: Final = Bulk("DELETE FROM responses WHERE job IN (", "?", ") RETURNING length(asked)")
 DROP_CHUNKS: Final = Bulk("DELETE FROM chunks WHERE job IN (", "?", ")")
 DROP_ROWS: Final = Bulk("DELETE FROM jobs WHERE row_id IN (", "?", ")")
 FREE_KEYS: Final = Bulk("UPDATE jobs SET idempotency_key = NULL WHERE row_id IN (", "?", ")")
@@ -113,4 +114,9 @@ def unbind(columns: Sequence[Any]) -> JobRow:
 def drop_bodies(db: peewee.SqliteDatabase, row_ids: Sequence[Params]) -> int:
     """Delete the bodies and chunks of these rows; how many bytes of bodies went."""
     DROP_CHUNKS.run(db, row_ids)
-    return sum(size for (size,) in DROP_BODIES.run(db, row_ids))
+    return freed(db, row_ids)
+
+
+def freed(db: peewee.SqliteDatabase, row_ids: Sequence[Params]) -> int:
+    """Delete what these rows were asked and what they answered; how many bytes that was."""
+    return sum(size for (size,) in DROP_ASKED.run(db, row_ids) + DROP_BODIES.run(db, row_ids))

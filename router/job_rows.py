@@ -13,7 +13,7 @@ from typing import Any, Final
 import peewee
 
 from router.job_row import SELECTED, JobRow, drop_bodies, unbind
-from router.job_writes import Change, Changes, Prune, SetAnswer
+from router.job_writes import AddAsked, Change, Changes, Prune, SetAnswer
 from router.states import JobState
 from router.store import Store
 from router.work import Params, Work, as_store_error, is_disk_fault, resolve
@@ -41,7 +41,8 @@ class JobRows:
         def read(db: peewee.SqliteDatabase) -> tuple[int, int]:
             top = db.execute_sql("SELECT ifnull(max(row_id), 0) FROM jobs").fetchone()[0]
             size = db.execute_sql(
-                "SELECT ifnull(sum(ifnull(length(request), 0) + ifnull(length(answer), 0)), 0) FROM bodies"
+                "SELECT ifnull(sum(ifnull(length(request), 0) + ifnull(length(answer), 0)), 0) "
+                "+ (SELECT ifnull(sum(length(asked)), 0) FROM responses) FROM bodies"
             ).fetchone()[0]
             return top, size
 
@@ -171,6 +172,16 @@ class JobRows:
     def set_answer(self, job_id: str, answer: bytes, content_type: str = "") -> None:
         """Keep the whole answer of a kept job. Within milliseconds; nobody is told."""
         self._store.submit(SetAnswer(job_id, answer, content_type, self._count))
+
+    def set_asked(self, job_id: str, asked: bytes) -> None:
+        """Keep what a response was asked beside the body of its job. Within milliseconds; nobody is told."""
+        self._store.submit(AddAsked(job_id, asked, self._count))
+
+    async def promise_asked(self, job_id: str, asked: bytes) -> None:
+        """The same, on the disk when this returns. Raises StoreError."""
+        work = AddAsked(job_id, asked, self._count)
+        await self._store.run(work.run)
+        self._count(work.delta)
 
     async def read_answer(self, job_id: str) -> tuple[bytes, str] | None:
         """The answer and its content type, as ``set_answer`` got them."""

@@ -9,10 +9,15 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import peewee
 
-from router.job_row import ADD_BODY, DROP_BODIES, DROP_ROWS, FREE_KEYS, UPSERT, JobRow, bind, drop_bodies
+from router.job_row import ADD_BODY, DROP_ROWS, FREE_KEYS, UPSERT, JobRow, bind, drop_bodies, freed
 from router.work import Work, is_disk_fault
 
 PRUNE_STEP_ROWS: Final = 2_000  # one transaction looks at no more, so that nobody waits long behind it
+
+_ADD_ASKED: Final = (
+    "INSERT OR IGNORE INTO responses (job, asked, restarts) "
+    "SELECT row_id, ?, 0 FROM jobs JOIN bodies ON job = row_id WHERE id = ? RETURNING length(asked)"
+)
 
 Settled: TypeAlias = Callable[["list[Change]", int, Exception | None], None]
 
@@ -53,8 +58,8 @@ class Changes(Work):
         UPSERT.run(db, [bind(change.snapshot) for change in self.changes])
         bodies = [(c.row.row_id, c.body, c.row.created_at) for c in self.changes if c.body is not None]
         ADD_BODY.run(db, bodies)
-        freed = DROP_BODIES.run(db, [(c.row.row_id,) for c in self.changes if c.drop])
-        self.delta = sum(len(body) for _, body, _ in bodies) - sum(size for (size,) in freed)
+        gone = freed(db, [(c.row.row_id,) for c in self.changes if c.drop])
+        self.delta = sum(len(body) for _, body, _ in bodies) - gone
 
     def parts(self) -> Sequence[Work]:
         return [Changes([change], self.settled) for change in self.changes]
@@ -102,6 +107,31 @@ class SetAnswer(Work):
         return len(self.answer)
 
 
+class AddAsked(Work):
+    """What a response was asked, for as long as the body of its job is kept."""
+
+    __slots__ = ("asked", "delta", "grew", "job_id")
+
+    silent = True
+
+    def __init__(self, job_id: str, asked: bytes, grew: Callable[[int], None]) -> None:
+        self.grew = grew
+        self.job_id = job_id
+        self.asked = asked
+        self.delta = 0
+
+    def run(self, db: peewee.SqliteDatabase) -> None:
+        self.delta = sum(size for (size,) in db.execute_sql(_ADD_ASKED, (self.asked, self.job_id)).fetchall())
+
+    def settle(self, error: Exception | None) -> bool:
+        self.grew(0 if error else self.delta)
+        return error is not None and is_disk_fault(error)
+
+    @property
+    def size(self) -> int:
+        return len(self.asked)
+
+
 class Prune:
     """One step of pruning: looks at PRUNE_STEP_ROWS rows after ``after``."""
 
@@ -120,7 +150,7 @@ class Prune:
         ended = [(row_id, at, key) for row_id, at, key in looked if at is not None]
         blank = [(row_id,) for row_id, at, _ in ended if at < self.bodies_before]
         gone = [(row_id,) for row_id, at, key in ended if at < self.before_wall and (not key or at < self.keys_before)]
-        freed = drop_bodies(db, sorted({*blank, *gone}))
+        size = drop_bodies(db, sorted({*blank, *gone}))
         FREE_KEYS.run(db, [(row_id,) for row_id, at, key in ended if key and at < self.keys_before])
         DROP_ROWS.run(db, gone)
-        return len(gone), freed, looked[-1][0] if len(looked) == PRUNE_STEP_ROWS else None
+        return len(gone), size, looked[-1][0] if len(looked) == PRUNE_STEP_ROWS else None

@@ -9,11 +9,11 @@ from typing import Final
 from router.aio import Clock, Tasks
 from router.archive import Archive
 from router.batches import Batches
-from router.files import MIB, Files
+from router.files import Files
 from router.intake import Intake
 from router.responses import Responses
+from router.room import Room
 from router.scheduler import Scheduler
-from router.settings import Settings
 from router.store import Store
 
 FOLDER: Final = "files"
@@ -35,14 +35,15 @@ async def open_kept(
     scheduler: Scheduler,
     tasks: Tasks,
     clock: Clock,
-    settings: Settings,
+    room: Room,
     data_dir: Path,
 ) -> Kept:
     """All three over an open ``store``. Raises StartError, StoreError."""
     responses = Responses(store, archive)
     await responses.open()
-    files = Files(store, data_dir / FOLDER, clock, lambda: settings["bodies_mib"] * MIB)
+    files = Files(store, data_dir / FOLDER, clock, lambda: files.kept_bytes + room.left)
     await files.open()
-    batches = Batches(store, files, intake, scheduler, archive, responses, tasks, clock)
+    room.share(files)
+    batches = Batches(store, files, intake, scheduler, archive, responses, tasks, clock, room)
     await batches.open()
     return Kept(responses, files, batches)

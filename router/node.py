@@ -178,7 +178,7 @@ class Node:
             self._scheduler,
             self._tasks,
             self._clock,
-            self.settings,
+            self._room,
             self._dir,
         )
         files = ModelFiles(self._store, self._clock)

@@ -23,10 +23,6 @@ from router.web.turns import without_system
 PREFIX: Final = "resp_"
 _ID: Final = re.compile(r"resp_([0-9A-Z]{26})")
 _ITEM: Final = re.compile(r"(?:msg|rs|fc)_([0-9A-Z]{26})_(\d{1,4})")
-_ADD: Final = (
-    "INSERT OR IGNORE INTO responses (job, asked, restarts) "
-    "SELECT row_id, ?, 0 FROM jobs JOIN bodies ON job = row_id WHERE id = ?"
-)
 _BEGAN: Final = (
     "UPDATE responses SET restarts = restarts + 1 WHERE job IN "
     "(SELECT row_id FROM jobs WHERE state IN ('queued', 'loading', 'working') AND try_no > 0)"
@@ -78,11 +74,11 @@ class Responses:
 
     def remember(self, job: Job, asked: dict[str, Any]) -> None:
         """Keep what ``job`` was asked as long as its body is kept; with the row of a job submitted just now."""
-        self._store.put(_ADD, (msgspec.json.encode(asked), job.id))
+        self._archive.set_asked(job.id, msgspec.json.encode(asked))
 
     async def promise(self, job: Job, asked: dict[str, Any]) -> None:
         """The same for an accepted job, on the disk when this returns. Raises StoreError."""
-        await self._store.commit(_ADD, (msgspec.json.encode(asked), job.id))
+        await self._archive.promise_asked(job.id, msgspec.json.encode(asked))
 
     async def find(self, response_id: str, key_id: str | None) -> Found | None:
         """A kept response; None when there is none of this id, or it is another key's."""

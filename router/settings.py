@@ -151,7 +151,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("max_attempts", "Attempts", "How often a job is tried before it fails.", "Queue", 3, low=1, high=100),
     Setting("job_ttl", "Keep ended jobs for", "Seconds an ended job stays in the list and can be fetched.", "Queue", 86_400.0, unit="s", low=0, high=31_536_000),
     Setting("forget_bodies", "Forget at once", "Blank prompts and answers of every job as soon as it has ended; the conversations of the Chat page stay.", "Queue", False),
-    Setting("bodies_mib", "Room for prompts and answers", "Most that kept prompts and answers of jobs may take on disk.", "Queue", 2048, unit="MiB", low=1, high=1_048_576),
+    Setting("bodies_mib", "Room for prompts and answers", "Most that kept prompts, answers and uploaded files may take on disk.", "Queue", 2048, unit="MiB", low=1, high=1_048_576),
     Setting("route", "Route", "Who serves first: other computers, this one, or whoever is done soonest.", "Queue", "peers-first", choices=("peers-first", "local-first", "fastest")),
     Setting("model_routes", "Routes of single models", "Comma-separated models that have a route of their own, each as model=route with peers-first, local-first or fastest.", "Queue", "", check=_each(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}\s*=\s*(?:peers-first|local-first|fastest)", "qwen3=local-first")),
     Setting("require_key", "Require a key", "Programs on this computer, too, must send an API key.", "Network", False),

@@ -127,6 +127,10 @@ class Store:
         result: T = await self._call(fn)
         return result
 
+    def call(self, fn: Callable[[peewee.SqliteDatabase], T]) -> asyncio.Future[T]:
+        """As ``run``, for who can't wait here. Raises StoreError at once when closed."""
+        return self._call(fn)
+
     async def read(self, fn: Callable[[peewee.SqliteDatabase], T]) -> T:
         """As ``run`` for a ``fn`` that changes nothing: it also works while the disk can't be written."""
         result: T = await self._call(fn, Read)

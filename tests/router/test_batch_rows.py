@@ -146,3 +146,18 @@ async def test_a_key_makes_one_batch_and_is_free_again_a_day_after_its_end(batch
     await batches.prune(0.0, 101.0)
     assert await batches.by_idempotency(None, "k") is None
     assert await batches.by_idempotency("anna", "k") is not None, "it has not ended"
+
+
+async def test_results_take_room_until_their_batch_has_ended(batches: BatchRows, store: Store) -> None:
+    made = row()
+    await batches.insert(made)
+    await batches.add_lines(made.row_id, LINES)
+    for result in (b"12345", b"again"):  # the second is not taken: a line has one result
+        await batches.record(made.row_id, LINES[0], "completed", result)
+    await batches.record(made.row_id, LINES[1], "failed", b"123")
+    await batches.results(made.row_id, "failed", 0)
+    again = BatchRows(store)
+    await again.open()
+    assert (batches.kept_bytes, again.kept_bytes) == (8, 8)
+    await batches.drop_lines(made.row_id)
+    assert batches.kept_bytes == 0

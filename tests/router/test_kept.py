@@ -12,6 +12,7 @@ from router.errors import StartError
 from router.intake import Intake
 from router.job_rows import JobRows
 from router.kept import FOLDER, Kept, open_kept
+from router.room import Room
 from router.settings import Settings
 from router.store import Store
 from tests.router.store_kit import opened
@@ -30,12 +31,13 @@ class NoLedger:
 
 async def kept_in(store: Store, folder: Path) -> Kept:
     world, settings = World(), Settings(None, environ={})
-    archive = Archive(JobRows(store), world.scheduler)
+    rows = JobRows(store)
+    archive, room = Archive(rows, world.scheduler), Room(rows, settings, world.clock)
 
     async def repoll() -> None: ...
 
     intake = Intake(world.scheduler, world.registry, settings, world.clock, repoll, NoLedger())  # type: ignore[arg-type]
-    return await open_kept(store, archive, intake, world.scheduler, Tasks(), world.clock, settings, folder)
+    return await open_kept(store, archive, intake, world.scheduler, Tasks(), world.clock, room, folder)
 
 
 async def test_responses_files_and_batches_are_there_before_the_first_request(tmp_path: Path) -> None:

@@ -110,3 +110,47 @@ async def test_forgetting_at_once_empties_the_room_and_remembers_idempotency_key
     assert await desk.rows.by_idempotency(None, "once") is not None
     pruning.cancel()
     await asyncio.gather(pruning, return_exceptions=True)
+
+
+class Files:
+    """Something that takes room beside bodies."""
+
+    kept_bytes = MIB - 100
+
+    def __init__(self, leaves_at: float | None) -> None:
+        self._leaves_at = leaves_at
+
+    async def leaves_at(self) -> float | None:
+        return self._leaves_at
+
+
+async def test_files_and_results_count_too_and_the_next_of_all_that_leaves_is_waited_for(desk: Desk) -> None:
+    files = Files(desk.clock.wall() + 500)
+    desk.room.share(files)
+    desk.room.share(Files(None))
+    files.kept_bytes = 0
+    await desk.room.require(100)
+    assert (await refused(desk, 101)).retry_after_s == 500 + PRUNE_S
+    await desk.keep("old", 60)
+    desk.clock.advance(BODIES_S - 100)
+    assert (await refused(desk, 41)).retry_after_s == PRUNE_S, "a file that has expired leaves with the next pruning"
+    assert desk.room.left == 40
+
+
+async def test_what_a_response_was_asked_counts_as_long_as_it_is_kept(desk: Desk) -> None:
+    await desk.keep("job", 100)
+    await desk.rows.promise_asked("job", b"y" * 50)
+    await desk.rows.promise_asked("job", b"z" * 70)  # it is kept already
+    desk.rows.set_asked("nobody", b"y" * 50)
+    await desk.keep("other", 10)
+    desk.rows.set_asked("other", b"y" * 5)
+    await desk.store.run(lambda db: None)
+    assert desk.rows.bodies_bytes == 165
+    again = JobRows(desk.store)
+    await again.open()
+    assert again.bodies_bytes == 165
+    await desk.rows.forget("job")
+    assert desk.rows.bodies_bytes == 15
+    desk.clock.advance(10)
+    await desk.rows.prune(desk.clock.wall())
+    assert desk.rows.bodies_bytes == 0

@@ -354,3 +354,24 @@ async def test_one_idempotency_key_is_one_batch_at_once_and_after_a_restart(
         assert (later.id, later.status) == (many[0].id, "completed")
         assert len((await client.batches.list()).data) == 2
     assert len(questions(engine)) == 2
+
+
+async def test_files_take_room_from_jobs_that_live_on_and_from_new_batches(
+    make_node: MakeNode, engine: ScriptedEngine
+) -> None:
+    engine.play(answer())
+    node = await make_node(engine, bodies_mib=1)
+    async with client_of(node) as client:
+        padded = line(body={"model": "m", "messages": [{"role": "user", "content": "x" * 600_000}]})
+        file = await client.files.create(file=file_of(padded), purpose="batch")
+        for ask in (
+            client.responses.create(model="m", input="x" * 600_000, background=True),
+            client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h"),
+        ):
+            with pytest.raises(openai.RateLimitError) as refused:
+                await ask
+            assert int(refused.value.response.headers["Retry-After"]) > 0
+        await client.files.delete(file.id)
+        response = await client.responses.create(model="m", input="x" * 300_000, background=True)
+        assert response.status in ("queued", "in_progress", "completed")
+    assert questions(engine) in ([], ["x" * 300_000])

@@ -88,7 +88,9 @@ def fingerprint(environ: Mapping[str, str] = os.environ) -> str:
     names = ("DISPLAY", "WAYLAND_DISPLAY", "XDG_SESSION_ID", "QT_QPA_PLATFORM")
     parts = [boot.read_text() if boot.exists() else "", *(environ.get(name, "") for name in names)]
     spec = importlib.util.find_spec("PySide6")
-    parts.append(str(Path(spec.origin).stat().st_mtime_ns) if spec and spec.origin else "")
+    # Frozen modules lie inside the program, whose own file then tells versions apart.
+    origin = Path(sys.executable if getattr(sys, "frozen", False) or not spec else spec.origin or sys.executable)
+    parts.append(str(origin.stat().st_mtime_ns))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -15,6 +15,7 @@ from router.peer_link import PeerLink
 from router.peer_tls import client_session
 from router.peering import Peering
 from router.sleep import take_back
+from router.states import PeerState
 from router.store import Store
 from router.trust import Peer, Trust
 from router.web.peer import PeerSurface
@@ -63,6 +64,14 @@ async def open_peering(
         )
 
     surface = PeerSurface(service, identity, trust, desk, tasks, width)
+
+    def came(node_id: str) -> None:
+        """It has called, so it is awake and in this network: no need to wait for the next round."""
+        line = peering.line(node_id)
+        if line is not None and line.state in (PeerState.OFFLINE, PeerState.UNHEALTHY):
+            line.poke()
+
+    surface.came = came
     peering = Peering(
         identity=identity,
         trust=trust,

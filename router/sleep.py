@@ -76,6 +76,7 @@ class Sleep:
 
     def start(self) -> None:
         """Begin to listen and to look."""
+        self._tasks.spawn("power", self._power.start(self))
         self._tasks.spawn("sleep", self._watch())
         self._lock.start()
 

@@ -56,6 +56,7 @@ class PeerSurface:
         self._told = Told(service.registry, service.scheduler, service.settings, service.info, width)
         self.feed = StateFeed(self._told, trust)
         self.runs = PeerRuns(service, self._told)
+        self.came: Callable[[str], None] = lambda node_id: None
         self._listener: PeerListener | None = None
         self._calling_back: set[str] = set()
         self._called_back: dict[str, deque[float]] = {}
@@ -159,7 +160,8 @@ class PeerSurface:
         return json_answer(await self._desk.second(decode(await request.read()), request.remote or ""))
 
     async def state(self, request: web.Request) -> web.StreamResponse:
-        """``GET /peer/v1/state``."""
+        """``GET /peer/v1/state``. Who asks is there: ``came`` hears of it."""
+        self.came(request[PEER].node_id)
         return await self.feed.serve(request, request[PEER].node_id)
 
     async def callback(self, request: web.Request) -> web.Response:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import aiohttp
@@ -21,7 +22,7 @@ from router.engines.peer import PeerEngine, look_of
 from router.liveness import Liveness, Patience
 from router.peer_client import PeerClient, PeerFault, Place, decoded, small
 from router.registry import Registry
-from router.states import PeerState
+from router.states import NodeMode, PeerState
 from router.trust import Peer
 from router.wire_snapshot import PROTOCOL_HEADER, SNAPSHOT_MAX_BYTES, PeerSnapshot, one_line, read_snapshot
 
@@ -40,6 +41,7 @@ GAP_S: Final = 0.01  # between two looks at what it tells
 SENTENCE_MAX: Final = 300
 MEASURE_S: Final = 30.0
 LATENCIES_MAX: Final = 20
+_UNUSED: Final = "You send it no work."
 
 
 class PeerLink:
@@ -69,6 +71,7 @@ class PeerLink:
         self.latencies_s: tuple[float, ...] = ()
         self.client = PeerClient(session, own_id, peer)
         self.engine = PeerEngine(self.client, registry.health, registry.update)
+        self.engine.label = peer.own_name or peer.name
         self._peer = peer
         self._registry = registry
         self._tasks = tasks
@@ -144,6 +147,13 @@ class PeerLink:
             with contextlib.suppress(RuntimeError):
                 self._reading.reschedule(asyncio.get_running_loop().time())
 
+    def renew(self, peer: Peer) -> None:
+        """Its record changed: what its owner here calls it, whether it gets work."""
+        self._peer = peer
+        told = self.snapshot.name if self.snapshot is not None else ""
+        self.engine.label = peer.own_name or told or peer.name
+        self._show()
+
     # -- the state
 
     def _moved(self, old: PeerState) -> None:
@@ -161,7 +171,8 @@ class PeerLink:
         else:
             self._up.clear()
         if self.snapshot is not None and self.state in (PeerState.HEALTHY, PeerState.DRAINING):
-            self.engine.show(look_of(self.snapshot))
+            look = look_of(self.snapshot)
+            self.engine.show(look if self._peer.send else replace(look, mode=NodeMode.PAUSED, detail=_UNUSED))
         else:
             self.engine.show(EngineSnapshot(ready=False, detail=self.reason, trusted=self._trusted))
         self._changed()
@@ -283,8 +294,9 @@ class PeerLink:
         except ValueError as error:
             raise PeerFault(f"It can't be understood: {error}.", None) from None
         news = snapshot != self.snapshot
-        if snapshot.name and snapshot.name != self.engine.label:
-            self.engine.label = snapshot.name  # what is shown follows the name; the id is what counts
+        if snapshot.name and snapshot.name != self._peer.name:
+            self._peer = replace(self._peer, name=snapshot.name)
+            self.engine.label = self._peer.own_name or snapshot.name  # what is shown follows; the id is what counts
             if self._tell_renamed is not None:
                 self._tasks.spawn("peer renamed", _quietly(self._tell_renamed(self._peer.node_id, snapshot.name)))
         self.snapshot = snapshot

@@ -48,6 +48,7 @@ class Link(Protocol):
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def poke(self, *, anew: bool = False) -> None: ...
+    def renew(self, peer: Peer) -> None: ...
 
 
 def paired_info(peer: Peer, link: Link | None) -> PeerInfo:
@@ -55,7 +56,7 @@ def paired_info(peer: Peer, link: Link | None) -> PeerInfo:
     told = (link.snapshot if link else None) or PeerSnapshot(node_id=peer.node_id, width=0)
     return PeerInfo(
         id=peer.node_id,
-        name=told.name or peer.name,
+        name=peer.own_name or told.name or peer.name,
         state=link.state if link else PeerState.OFFLINE,
         reason=link.reason if link else "You ignore this computer." if peer.ignored else "",
         paired=True,
@@ -80,6 +81,8 @@ def paired_info(peer: Peer, link: Link | None) -> PeerInfo:
         heard_at=link.heard_at if link else None,
         shared=told.shared,
         granted=told.granted,
+        own_name=peer.own_name,
+        send=peer.send,
     )
 
 

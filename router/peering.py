@@ -211,6 +211,9 @@ class Peering:
             if known is None or known.secret_out != peer.secret_out:
                 del self._links[node_id]
                 await link.stop()
+            elif known != peer:
+                self._links[node_id] = (known, link)
+                link.renew(known)
         for node_id, peer in wanted.items():
             if node_id not in self._links:
                 link = self._make_link(peer)
@@ -353,11 +356,14 @@ class Peering:
     # -- paired ones
 
     async def patch(self, peer_id: str, patch: PeerPatch) -> PeerInfo:
-        """Change what a computer may do here, or whether it is shown. Raises QuorumError."""
+        """Change what a computer may do here, its name and use here, or whether it is shown. Raises QuorumError."""
         if patch.may_use is not None or patch.may_manage is not None:
             await self._trust.grant(peer_id, may_use=patch.may_use, may_manage=patch.may_manage)
             if patch.may_use:
                 self._share()
+        if patch.own_name is not None or patch.send is not None:
+            await self._trust.override(peer_id, own_name=patch.own_name, send=patch.send)
+            await self._settle()
         if patch.ignored is not None:
             self._info(peer_id)
             await self._trust.ignore(peer_id, patch.ignored)

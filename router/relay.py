@@ -300,8 +300,8 @@ def _with_facts(done: Outcome, facts: Receipt | None) -> Outcome:
     missing = {
         name: value for name, value in told.items() if value is not None and value >= 0 and getattr(done, name) is None
     }
-    there = {"queued_there_s": max(0.0, facts.queued_s), "loading_there_s": max(0.0, facts.loading_s)}
-    return replace(done, **missing, **there)
+    queued_s, loading_s = max(0.0, facts.queued_s), max(0.0, facts.loading_s)
+    return replace(done, queued_there_s=queued_s, loading_there_s=loading_s, **missing)
 
 
 async def _rest(reply: Reply) -> None:

@@ -40,9 +40,10 @@ _NOBODY: Final = bytes(32)
 
 _UPSERT: Final = (
     "INSERT INTO nodes (id, name, stance, secret_hash, addresses_json, grants_json, overrides_json, record_json, "
-    "created_at, paired_at) VALUES (?, ?, ?, ?, ?, ?, '{}', '{}', ?, ?) ON CONFLICT (id) DO UPDATE SET "
+    "created_at, paired_at) VALUES (?, ?, ?, ?, ?, ?, ?, '{}', ?, ?) ON CONFLICT (id) DO UPDATE SET "
     "name = excluded.name, stance = excluded.stance, secret_hash = excluded.secret_hash, "
-    "addresses_json = excluded.addresses_json, grants_json = excluded.grants_json, paired_at = excluded.paired_at"
+    "addresses_json = excluded.addresses_json, grants_json = excluded.grants_json, "
+    "overrides_json = excluded.overrides_json, paired_at = excluded.paired_at"
 )
 
 
@@ -51,6 +52,8 @@ class Peer:
     """A paired computer. ``secret_out`` is what this node sends it; of what it sends, only the SHA-256 is known.
 
     ``may_use`` and ``may_manage`` are what this node allows it. An ``ignored`` one is refused until that is taken back.
+    ``own_name`` (what this computer's owner calls it; empty: as it calls itself) and ``send`` (whether it gets work)
+    are the owner's: nothing that it tells, no restart and no new pairing changes them.
     """
 
     node_id: str
@@ -64,6 +67,8 @@ class Peer:
     may_manage: bool = False
     ignored: bool = False
     created_at: float = 0.0
+    own_name: str = ""
+    send: bool = True
 
 
 class _Places(msgspec.Struct):
@@ -74,6 +79,11 @@ class _Places(msgspec.Struct):
 class _Grants(msgspec.Struct):
     use: bool = False
     manage: bool = False
+
+
+class _Overrides(msgspec.Struct, omit_defaults=True):
+    name: str = ""
+    send: bool = True
 
 
 def fingerprint_of(node_id: str) -> bytes:
@@ -161,6 +171,8 @@ class Trust:
             created_at=peer.created_at or self._clock.wall(),
         )
         async with self._changing:
+            if (old := self._peers.get(peer.node_id)) is not None:
+                peer = replace(peer, own_name=old.own_name, send=old.send)
             await self._keychain.put(peer.node_id, peer.secret_out)
             await self._write(peer)
             self._ignored.discard(peer.node_id)
@@ -193,12 +205,19 @@ class Trust:
         fingerprint_of(node_id)
         if ignored:
             now = self._clock.wall()
-            await self._store.commit(_UPSERT, (node_id, "", _IGNORED, None, "{}", "{}", now, None))
+            await self._store.commit(_UPSERT, (node_id, "", _IGNORED, None, "{}", "{}", "{}", now, None))
             self._ignored.add(node_id)
         else:
             await self._store.commit("DELETE FROM nodes WHERE id = ? AND secret_hash IS NULL", (node_id,))
             self._ignored.discard(node_id)
         self._tell(node_id)
+
+    async def override(self, node_id: str, *, own_name: str | None = None, send: bool | None = None) -> None:
+        """What this computer's owner calls it, and whether it gets work. Raises QuorumError (not_found), StoreError."""
+        given: dict[str, Any] = {} if send is None else {"send": send}
+        if own_name is not None:
+            given["own_name"] = clean_name(own_name) if own_name.strip() else ""
+        await self._change(node_id, **given)
 
     async def moved(self, node_id: str, addresses: Sequence[str], port: int) -> None:
         """A computer proved itself at other addresses. Raises QuorumError (not_found), StoreError."""
@@ -236,6 +255,7 @@ class Trust:
             peer.secret_in_sha256.hex(),
             msgspec.json.encode(_Places(list(peer.addresses), peer.port)).decode(),
             msgspec.json.encode(_Grants(peer.may_use, peer.may_manage)).decode(),
+            msgspec.json.encode(_Overrides(peer.own_name, peer.send)).decode(),
             peer.created_at,
             peer.created_at,
         )
@@ -281,6 +301,7 @@ def _less(old: Peer, new: Peer) -> bool:
 def _peer(row: Any, secret: str) -> Peer:
     places = msgspec.json.decode(row.addresses_json, type=_Places)
     grants = msgspec.json.decode(row.grants_json, type=_Grants)
+    own = msgspec.json.decode(row.overrides_json, type=_Overrides)
     return Peer(
         node_id=row.id,
         name=row.name,
@@ -293,6 +314,8 @@ def _peer(row: Any, secret: str) -> Peer:
         may_manage=grants.manage,
         ignored=row.stance == _IGNORED,
         created_at=row.created_at,
+        own_name=own.name,
+        send=own.send,
     )
 
 

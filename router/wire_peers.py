@@ -14,7 +14,8 @@ class PeerInfo(Wire, frozen=True, kw_only=True):
     ``may_use`` and ``may_manage`` are what this computer allows it; ``granted`` is whether it lets this one use its
     models, and ``shared`` whether anybody. ``loaded`` are the ``models`` in its memory. ``latencies_s`` are the last
     times that a small request took there and back on an open connection, oldest first, one each 30 s; ``latency_s``
-    the last of them. ``heard_at`` is when it was heard of last, since this node started.
+    the last of them. ``heard_at`` is when it was heard of last, since this node started. ``own_name`` is what this
+    computer's owner calls it (then ``name`` is that, too), ``send`` whether this computer sends it work.
     """
 
     id: str
@@ -43,6 +44,8 @@ class PeerInfo(Wire, frozen=True, kw_only=True):
     heard_at: float | None = None
     shared: bool = True
     granted: bool = True
+    own_name: str = ""
+    send: bool = True
 
 
 class PairingInfo(Wire, frozen=True, kw_only=True):
@@ -142,8 +145,10 @@ class PairingAnswer(Wire, frozen=True, kw_only=True):
 
 
 class PeerPatch(Wire, frozen=True, kw_only=True):
-    """``PATCH /local/v1/peers/{id}``: a field that is absent stays."""
+    """``PATCH /local/v1/peers/{id}``: a field that is absent stays. An empty ``own_name`` takes the computer's own."""
 
     may_use: bool | None = None
     may_manage: bool | None = None
     ignored: bool | None = None
+    own_name: str | None = None
+    send: bool | None = None

@@ -136,6 +136,9 @@ class FakeLink:
     async def stop(self) -> None:
         self.running = False
 
+    def renew(self, peer: Peer) -> None:
+        self.peer = peer
+
     def poke(self, *, anew: bool = False) -> None:
         self.pokes += 1
         self.anew += anew
@@ -334,6 +337,17 @@ async def test_paired_and_seen_computers_are_listed_with_what_is_known(one: Worl
     assert (studio.id, studio.name, studio.paired, studio.state) == (OTHER, "studio", True, PeerState.HEALTHY)
     assert (studio.models, studio.loaded, studio.width, studio.latency_s) == (["llama", "qwen"], ["llama"], 4, 0.002)
     assert (attic.id, attic.paired, attic.state, attic.port) == (THIRD, False, PeerState.DISCOVERED, 7412)
+
+
+async def test_what_the_owner_calls_a_computer_counts_more_than_what_it_calls_itself(one: World) -> None:
+    await one.here.trust.add(peer_of(OTHER))
+    await settled(one)
+    changed = await one.peering.patch(OTHER, PeerPatch(own_name="Big box"))
+    assert (changed.name, changed.own_name, changed.send) == ("Big box", "Big box", True)
+    assert not (await one.peering.patch(OTHER, PeerPatch(send=False))).send
+    assert one.links[-1].peer == one.here.trust.get(OTHER), "its line hears of the change"
+    with pytest.raises(QuorumError, match="not paired"):
+        await one.peering.patch(THIRD, PeerPatch(own_name="x"))
 
 
 async def test_grants_and_ignoring_are_remembered(one: World) -> None:

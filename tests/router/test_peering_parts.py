@@ -110,6 +110,31 @@ async def test_what_was_paired_is_reached_again_after_a_restart(
     assert (await reach(again)).name == "studio"
 
 
+async def test_the_name_and_the_use_that_the_owner_gave_a_computer_survive_every_restart(
+    make: MakeNode, engine: ScriptedEngine
+) -> None:
+    here, there = await asyncio.gather(make("laptop"), make("studio", engine))
+    await pair(here, there)
+    await until(here, lambda: bool(here._peering.infos()) and known(here).models == ["llama"])
+    changed = await here._peering.patch(known(here).id, PeerPatch(own_name=" Big box ", send=False))
+    assert (changed.name, changed.own_name, changed.send) == ("Big box", "Big box", False)
+    assert [model.node_name for model in here._registry.model_infos()] == ["Big box"]
+    status, text, _ = await ask(here)
+    assert (status, "You send it no work." in text) == (503, True), text
+
+    port = there._peering.port
+    await asyncio.gather(here.stop(), there.stop())
+    here, there = await asyncio.gather(make("laptop"), make("studio", engine, peer_port=port))
+    studio = await reach(here)
+    assert (studio.name, studio.send) == ("Big box", False)
+    await until(here, lambda: known(here).models == ["llama"])
+    assert (await ask(here))[0] == 503
+
+    changed = await here._peering.patch(studio.id, PeerPatch(own_name="", send=True))
+    assert (changed.name, changed.own_name, changed.send) == ("studio", "", True)
+    assert (await ask(here))[0] == 200
+
+
 async def test_a_grant_taken_back_hides_the_models_and_giving_it_again_shows_them(
     make: MakeNode, engine: ScriptedEngine
 ) -> None:

@@ -149,6 +149,25 @@ async def test_revoking_counts_although_the_disk_fails(here: Computer) -> None:
     assert here.trust.authenticate(f"Quorum {OTHER} one") is None
 
 
+async def test_what_the_owner_set_stays_whatever_the_computer_does(tmp_path: Path) -> None:
+    async with computer(tmp_path) as before:
+        await before.trust.add(peer_of(OTHER))
+        await before.trust.override(OTHER, own_name="  Big\nbox ", send=False)
+        await before.trust.rename(OTHER, "studio 2")
+        await before.trust.moved(OTHER, ["10.0.0.9"], 7500)
+        await before.trust.add(peer_of(OTHER, "paired again"))
+    async with computer(tmp_path) as after:
+        peer = after.trust.get(OTHER)
+        assert peer is not None
+        assert (peer.own_name, peer.send) == ("Bigbox", False)
+        await after.trust.override(OTHER, own_name=" ")
+        peer = after.trust.get(OTHER)
+        assert peer is not None
+        assert (peer.own_name, peer.send) == ("", False)
+        with pytest.raises(QuorumError, match="not paired"):
+            await after.trust.override(THIRD, send=True)
+
+
 async def test_grants_are_kept_and_told(here: Computer, tmp_path: Path) -> None:
     await here.trust.add(peer_of(OTHER, may_use=False))
     told: list[str] = []

@@ -352,7 +352,8 @@ export interface DiskUse {
  * ``may_use`` and ``may_manage`` are what this computer allows it; ``granted`` is whether it lets this one use its
  * models, and ``shared`` whether anybody. ``loaded`` are the ``models`` in its memory. ``latencies_s`` are the last
  * times that a small request took there and back on an open connection, oldest first, one each 30 s; ``latency_s``
- * the last of them. ``heard_at`` is when it was heard of last, since this node started.
+ * the last of them. ``heard_at`` is when it was heard of last, since this node started. ``own_name`` is what this
+ * computer's owner calls it (then ``name`` is that, too), ``send`` whether this computer sends it work.
  */
 export interface PeerInfo {
   id: string;
@@ -381,6 +382,8 @@ export interface PeerInfo {
   heard_at: number | null;
   shared: boolean;
   granted: boolean;
+  own_name: string;
+  send: boolean;
 }
 
 /**
@@ -456,11 +459,13 @@ export interface PairingAnswer {
   may_use?: boolean;
 }
 
-/** ``PATCH /local/v1/peers/{id}``: a field that is absent stays. */
+/** ``PATCH /local/v1/peers/{id}``: a field that is absent stays. An empty ``own_name`` takes the computer's own. */
 export interface PeerPatch {
   may_use?: boolean | null;
   may_manage?: boolean | null;
   ignored?: boolean | null;
+  own_name?: string | null;
+  send?: boolean | null;
 }
 
 /**

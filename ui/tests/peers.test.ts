@@ -33,6 +33,8 @@ function peer(name: string, more: Partial<PeerInfo> = {}): PeerInfo {
     shared: true,
     granted: true,
     ...more,
+    own_name: "",
+    send: true,
   };
 }
 

@@ -168,6 +168,8 @@ export function snapshot(more: Partial<Snapshot> = {}): Snapshot {
       data_dir: "",
       notice: "",
       network: [],
+      sleep: "",
+      update: null,
     },
     engines: [],
     models: [],

@@ -26,11 +26,11 @@ export class Api {
   patch = <T>(path: string, body: object): Promise<T> => this.#json<T>("PATCH", path, body);
   remove = <T>(path: string): Promise<T> => this.#json<T>("DELETE", path);
 
-  /** A file's text and the name the server gives it. */
-  async file(path: string): Promise<{ name: string; text: string; type: string }> {
+  /** A file's content and the name the server gives it. */
+  async file(path: string): Promise<{ name: string; content: Blob }> {
     const response = await this.#send("GET", path, {});
     const name = fileName(response.headers.get("Content-Disposition") ?? "");
-    return { name, text: await response.text(), type: response.headers.get("Content-Type") ?? "text/plain" };
+    return { name, content: await response.blob() };
   }
 
   /** An open event stream; resumes after `lastEventId` where the route can. */

@@ -1,11 +1,11 @@
-/** Saves text as a file. */
+/** Saves what was made as a file. */
 
-/** The window reads the text only after its user has picked a place. */
+/** The window reads the content only after its user has picked a place. */
 const KEPT_MS = 600_000;
 
-/** Offers `text` as a download; the window asks where to put it. */
-export function saveFile(name: string, text: string, type: string): void {
-  const address = URL.createObjectURL(new Blob([text], { type }));
+/** Offers `content` as a download; the window asks where to put it. */
+export function saveFile(name: string, content: Blob): void {
+  const address = URL.createObjectURL(content);
   const link = document.createElement("a");
   link.href = address;
   link.download = name;

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { choices } from "../src/lib/models";
-import { grouped, sentence, taken } from "../src/lib/peers";
+import { address, ago, milliseconds } from "../src/lib/format";
+import { diagnosis, grouped, line, named, sentence, taken } from "../src/lib/peers";
 import type { ModelInfo, PeerInfo } from "../src/wire.gen";
 import { model } from "./fakes";
 
@@ -32,19 +33,19 @@ function peer(name: string, more: Partial<PeerInfo> = {}): PeerInfo {
     heard_at: null,
     shared: true,
     granted: true,
-    ...more,
     own_name: "",
     send: true,
+    ...more,
   };
 }
 
-function named(name: string, more: Partial<ModelInfo> = {}): ModelInfo {
+function modelNamed(name: string, more: Partial<ModelInfo> = {}): ModelInfo {
   return model(name, more);
 }
 
 describe("the one sentence of the Peers page", () => {
   test("counts this computer, too, and each name once", () => {
-    const models = [named("a"), named("a", { local: false }), named("b", { local: false })];
+    const models = [modelNamed("a"), modelNamed("a", { local: false }), modelNamed("b", { local: false })];
     expect(sentence([peer("studio"), peer("laptop")], models)).toBe("3 computers, 2 models, all reachable.");
   });
 
@@ -58,7 +59,7 @@ describe("the one sentence of the Peers page", () => {
   });
 
   test("says that there is nobody else", () => {
-    expect(sentence([], [named("a")])).toBe("Only this computer so far.");
+    expect(sentence([], [modelNamed("a")])).toBe("Only this computer so far.");
   });
 });
 
@@ -78,11 +79,47 @@ test("a memory whose size is unknown has no bar, and numbers that can't be stay 
 
 test("a model that only others hold is offered as theirs; one held here, too, is not", () => {
   const models = [
-    named("both", { residency: "warm" }),
-    named("both", { local: false, node_name: "studio" }),
-    named("theirs", { local: false, node_name: "studio", residency: "warm" }),
+    modelNamed("both", { residency: "warm" }),
+    modelNamed("both", { local: false, node_name: "studio" }),
+    modelNamed("theirs", { local: false, node_name: "studio", residency: "warm" }),
   ];
   const offered = choices(models, []);
   expect(offered.loaded.map((choice) => choice.name)).toEqual(["both"]);
   expect(offered.elsewhere.map((choice) => [choice.name, choice.where])).toEqual([["theirs", ["studio"]]]);
+});
+
+test("two of one name are told apart", () => {
+  expect(named([peer("a"), peer("b"), peer("a")])).toEqual(new Set(["a"]));
+});
+
+test("who takes no work is still reachable", () => {
+  const resting = peer("office", { state: "draining" });
+  expect(sentence([resting], [])).toBe("2 computers, 0 models, all reachable, office takes no work.");
+  expect(sentence([resting, peer("b", { state: "draining" }), peer("c", { state: "unhealthy" })], [])).toBe(
+    "4 computers, 0 models, c does not answer, 2 take no work.",
+  );
+});
+
+test("a report in a few words", () => {
+  const finding = { id: "", name: "", level: "good", code: "good", sentence: "", hint: "", at: "", fix: "" } as const;
+  const report = { at: 0, green: true, here: [finding], peers: [] };
+  expect(diagnosis(report)).toBe("Everything is in order.");
+  expect(diagnosis({ ...report, peers: [{ ...finding, level: "note" }] })).toMatch(/^Nothing is wrong/);
+  expect(diagnosis({ ...report, peers: [{ ...finding, level: "bad" }] })).toBe("One thing is wrong.");
+});
+
+test("a line goes from 0 at the bottom to the largest at the top", () => {
+  expect(line([0, 1, 0.5], 10, 12)).toBe("0.0,11.0 5.0,1.0 10.0,6.0");
+  expect(line([0, 0], 10, 12)).toBe("0.0,11.0 10.0,11.0");
+});
+
+test("short times and how long ago something was", () => {
+  expect([0.0004, 0.0312, 1.2].map(milliseconds)).toEqual(["0.4 ms", "31 ms", "1.2 s"]);
+  expect([-1, 42.9, 201, 7260, 200_000].map(ago)).toEqual(["0 s", "42 s", "3 min", "2 h", "2 d"]);
+});
+
+test("an address is written as it is typed", () => {
+  expect(address({ addresses: [], port: 7412 })).toBe("");
+  expect(address({ addresses: ["10.0.0.2", "fd00::2"], port: 7412 })).toBe("10.0.0.2:7412");
+  expect(address({ addresses: ["fd00::2"], port: 7412 })).toBe("[fd00::2]:7412");
 });

@@ -29,6 +29,17 @@ export function rough(seconds: number): string {
   return seconds < 59.5 ? `${Math.max(0, Math.round(seconds))} s` : duration(seconds);
 }
 
+/** How long ago something was, in steps that don't tick: `42 s`, `3 min`, `2 h`, `3 d`. */
+export function ago(seconds: number): string {
+  const step = seconds < 60 ? 1 : seconds < 3600 ? 60 : seconds < 86_400 ? 3600 : 86_400;
+  return rough(Math.max(0, Math.floor(seconds / step) * step));
+}
+
+/** Short times: `0.4 ms`, `38 ms`, `1.2 s`. */
+export function milliseconds(seconds: number): string {
+  return seconds < 0.01 ? `${(seconds * 1000).toFixed(1)} ms` : duration(seconds);
+}
+
 function pair(large: number, unit: string, small: number, smallUnit: string): string {
   return small > 0 ? `${large} ${unit} ${small} ${smallUnit}` : `${large} ${unit}`;
 }

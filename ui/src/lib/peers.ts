@@ -33,15 +33,19 @@ export function sentence(paired: readonly PeerInfo[], models: readonly ModelInfo
   if (paired.length === 0) return t.peers.alone;
   const usable = models.filter((model) => model.capabilities.length > 0);
   const names = new Set(usable.map((model) => model.name)).size;
-  const away = paired.filter((peer) => peer.state !== "healthy");
-  const first = away[0];
-  const reach =
-    first === undefined
-      ? t.peers.allReachable
-      : away.length === 1
-        ? t.peers.oneIs(first.name, stateText(first.state).toLowerCase())
-        : t.peers.someAway(away.length);
-  return t.peers.summary(paired.length + 1, names, reach);
+  const away = paired.filter((peer) => peer.state === "unhealthy" || peer.state === "offline");
+  const resting = paired.filter((peer) => peer.state === "draining");
+  const parts = [
+    away.length === 0 ? t.peers.allReachable : one(away, t.peers.someAway),
+    resting.length === 0 ? "" : one(resting, t.peers.someRest),
+  ];
+  return t.peers.summary(paired.length + 1, names, parts.filter(Boolean).join(", "));
+}
+
+/** One by its name, several by their number. */
+function one(peers: readonly PeerInfo[], several: (count: number) => string): string {
+  const [first] = peers;
+  return first && peers.length === 1 ? t.peers.oneIs(first.name, first.state) : several(peers.length);
 }
 
 export function stateText(state: PeerState): string {

@@ -251,6 +251,7 @@ class Node:
     async def _look_again(self) -> None:
         """Somebody asked for a model that isn't known: just after the start, the engines' first look is still due."""
         if self._looked.is_set():
+            await self._sleep.settle()
             await self._roster.repoll()
         else:
             with suppress(TimeoutError):
@@ -273,10 +274,9 @@ class Node:
         logs.close()
 
     async def _close(self) -> None:
-        if hasattr(self, "_peering"):
-            await self._peering.stop()
-        if hasattr(self, "_engines"):
-            await self._engines.stop()
+        for part in ("_peering", "_engines"):
+            if hasattr(self, part):
+                await getattr(self, part).stop()
         await self._tasks.close()
         if hasattr(self, "_webhooks"):
             await self._webhooks.close()

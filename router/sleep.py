@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from router.aio import Clock, Tasks
 from router.awake import LOOK_S, Gap
+from router.peer_looks import Link
 from router.power import Power, for_this_system
 from router.runner import JobMoved
 from router.scheduler import Scheduler
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 AGAIN_S: Final = 5.0  # a wake that is told twice is one
 LOOKS_S: Final = (3.0, 8.0)  # after a wake: a network may come up later than the computer
+SETTLE_S: Final = 2.0  # how long after a wake nobody is refused because others have not answered yet
 STAYED_S: Final = 60.0  # awake after the goodbyes: nobody told that the sleep was called off
 
 
@@ -33,6 +35,7 @@ class Peers(Protocol):
     async def goodbye(self, *, asleep: bool = False) -> None: ...
     def back(self) -> None: ...
     def poke(self) -> None: ...
+    def line(self, node_id: str) -> Link | None: ...
 
 
 class Sleep:
@@ -103,6 +106,16 @@ class Sleep:
         if missed_s := self._gap.look():
             log.info("this computer slept, or stood still, for %.0f s", missed_s)
             asyncio.get_running_loop().call_soon(self._again)  # before whatever is placed now takes its first step
+
+    async def settle(self) -> None:
+        """Nobody could take a request: just after a sleep, wait until the others have been asked whether they can."""
+        self.look()
+        await asyncio.sleep(0)
+        if self._woken is None or self._clock.mono() - self._woken > SETTLE_S:
+            return
+        nodes = [getattr(engine, "node", "") for engine in self._registry.engines.values()]
+        lines = [line for node in nodes if (line := self._peers.line(node)) is not None]
+        await asyncio.gather(*(line.up(SETTLE_S) for line in lines))
 
     def _job_moved(self, event: JobMoved) -> None:
         job = event.job

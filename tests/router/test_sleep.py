@@ -53,6 +53,9 @@ class Others:
     def poke(self) -> None:
         self._note("poke")
 
+    def line(self, node_id: str) -> None:
+        return None
+
     async def until(self, *did: str) -> None:
         async with asyncio.timeout(BOUND_S):
             while self.did != list(did):
@@ -351,6 +354,20 @@ async def test_after_a_sleep_no_old_connection_is_used_and_a_healthy_peer_stays_
     assert old.transport is None or old not in transport._idle
     await two.until(lambda: two.peer().state is PeerState.HEALTHY)
     assert PeerState.UNHEALTHY not in states
+
+
+async def test_nobody_is_refused_while_the_others_are_being_asked(two: Two, engine: ScriptedEngine) -> None:
+    engine.play(head() + stream("back"))
+    two.link._liveness.broke("It went silent.")
+    assert two.peer().state is PeerState.UNHEALTHY
+    async with two.ask() as refused:
+        assert refused.status == 503
+    two.link._liveness.broke("It went silent.")
+    gap = two.laptop._sleep._gap
+    mono, wall, slept = gap._seen
+    gap._seen = mono, wall - 60, slept - 60  # nobody has looked yet
+    status, text = await asyncio.wait_for(two.answer(), 3)
+    assert (status, "back" in text) == (200, True)
 
 
 async def test_an_answer_that_goes_on_over_the_jump_of_the_clock_ends_whole(

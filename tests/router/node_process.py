@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,11 @@ class NodeProcess:
             lines = [await self._process.stdout.readline() for _ in range(2)]
         assert lines[1], (self._folder / "node.log").read_text()
         self.address = str(json.loads((self.data_dir / "node.json").read_text())["address"])
+
+    def signal(self, number: signal.Signals) -> None:
+        """SIGSTOP freezes it, SIGCONT wakes it."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def kill(self) -> None:
         """End it as the power would."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from tests.router.web.test_jobs import Client
 
 pytestmark = pytest.mark.timeout(180)
 
+FROZEN_S = float(os.environ.get("QUORUM_TEST_FROZEN_S", "2"))
 BODY = b'{"object":"chat.completion","choices":[{"message":{"role":"assistant","content":"hi"}}]}'
 
 
@@ -174,3 +178,30 @@ async def test_a_job_that_waits_for_the_engines_of_a_new_start_can_be_found_and_
         finally:
             await node.stop()
         assert len(engine.chats) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing stops a process there")
+async def test_a_node_that_was_frozen_goes_on_and_says_everything_once(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    said = asyncio.Event()
+    async with ScriptedEngine("m") as engine, NodeProcess(tmp_path, engine.url) as node:
+        engine.play(head(), chunk(role=True), chunk("one"), Wait(said), stream(" two"))
+        engine.play(head(), stream("next"))
+        call = client(http, node)
+        first, second = await call.submit(), await call.submit()
+        await engine.request()
+        async with http.get(f"{node.address}/jobs/{first}/events") as reply:
+            while b"one" not in await reply.content.readline():
+                continue
+            node.signal(signal.SIGSTOP)
+            said.set()  # the engine ends while nobody looks
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), FROZEN_S)
+            node.signal(signal.SIGCONT)
+            rest = await reply.read()
+        assert b"event: reset" not in rest
+        assert b"event: ended" in rest
+        assert words((await call.ended(first))["result"]) == "one two"
+        assert words((await call.ended(second))["result"]) == "next"
+        assert len(engine.asked) == 2

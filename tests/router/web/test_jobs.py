@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from router.node import Node
+from router.relay import Limits
 from router.runner import JobMoved
 from router.web import jobs as jobs_module
 from tests.fakes import HANG, RESET, ScriptedEngine, Wait, chunk, happens, head, stream, whole
@@ -260,6 +261,53 @@ async def test_nothing_runs_before_it_is_on_the_disk(
     assert not posting.done()
     broken.gate.set()
     assert (await call.ended(await posting))["state"] == "done"
+
+
+async def test_a_full_queue_says_when_to_come_back_and_still_takes_another_persons_job(
+    make_node: MakeNode,
+    engine: ScriptedEngine,
+    client: MakeClient,
+    http: aiohttp.ClientSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("router.admission.BATCH_MAX", 2)
+    monkeypatch.setattr("router.admission.OWN_MAX", 2)
+    engine.play(HANG)
+    engine.play(head(), SAID)
+    node = await make_node(engine, concurrency=1)
+    anna, ben = [client(node, await new_key(http, node, name)) for name in ("anna", "ben")]
+    running, waiting = await anna.submit(), [await anna.submit() for _ in range(2)]
+    await engine.request()
+    status, told, refused = await anna.call("POST", "/jobs", ASK)
+    assert (status, told["error"]["code"]) == (429, "queue_full")
+    assert int(refused.headers["Retry-After"]) == 10, "as long as an unknown job is expected to take"
+    waiting.append(await ben.submit())
+    assert stored(tmp_path) == 4, "no row of the one refused"
+    await anna.cancel(running)
+    for caller, job_id in ((anna, waiting[0]), (anna, waiting[1]), (ben, waiting[2])):
+        assert (await caller.ended(job_id))["state"] == "done"
+    assert (await anna.ended(await anna.submit()))["state"] == "done"
+
+
+async def test_the_late_answer_of_a_zombie_is_fenced_off(
+    make_node: MakeNode, engine: ScriptedEngine, client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.node.Limits", lambda: Limits(first_content_s=0.3))
+    woken = asyncio.Event()
+    async with ScriptedEngine("m") as zombie:
+        zombie.play(head(), chunk(role=True), Wait(woken), stream("late"))
+        engine.play(head(), SAID)
+        call = client(await make_node(zombie, engine))
+        job_id = await call.submit()
+        done = await call.ended(job_id)
+        woken.set()
+        await happens(zombie.asked[0].gone)
+        assert await call.get(job_id) == done
+        assert [one["result"] for one in done["receipt"]["tries"]] == ["deadline_exceeded", "ok"]
+        said = [data for name, _, data in await call.events(job_id) if name == "message"]
+        assert "late" not in "".join(said)
+        assert len(engine.asked) == len(zombie.asked) == 1
 
 
 # -- looked at

@@ -16,7 +16,7 @@ from typing import Final
 
 import psutil
 
-from app.update import journal, swap
+from app.update import data, journal, swap
 from app.update.journal import Journal, Step
 
 WORD: Final = "--finish-update"
@@ -92,6 +92,7 @@ def _watch(work: Path, plan: Journal) -> int:
 def _undo(work: Path, plan: Journal, reason: str) -> int:
     try:
         swap.roll_back(work, plan, reason)
+        data.restore(plan)
         _start(plan)
     except OSError as error:
         sys.stderr.write(f"{reason} The old program could not be started again: {error}\n")
@@ -150,6 +151,7 @@ def begin(work: Path, *, counts: bool) -> None:
         journal.write(work, plan)
         if plan.starts > STARTS_MAX:
             plan = swap.roll_back(work, plan, "The new program did not start.")
+            data.restore(plan)
             _become(plan)
     except OSError as error:
         sys.stderr.write(f"An unfinished update can't be mended: {error}\n")

@@ -27,6 +27,7 @@ class Journal:
     """One update. ``old_inode`` tells the old program's folder wherever a crash left it.
 
     ``argv`` are the words to start the program with. ``service``: a service manager starts it again when it ends.
+    ``data_dir`` is the node's folder, and ``prepared_at`` (Unix seconds) when nothing of the new version had run on it.
     ``pid`` is the process that must end first, ``helper`` the one that swaps and watches; 0 when none does.
     """
 
@@ -43,6 +44,8 @@ class Journal:
     step: Step = Step.READY
     starts: int = 0
     reason: str = ""
+    data_dir: str = ""
+    prepared_at: float = 0.0
 
     @property
     def previous(self) -> Path:

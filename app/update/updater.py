@@ -201,6 +201,8 @@ class Updater:
             argv=list(self.program.words),
             service=self.program.service,
             pid=os.getpid(),
+            data_dir=self._service.info().data_dir,
+            prepared_at=self._clock.wall(),
         )
 
     async def _empty(self) -> bool:

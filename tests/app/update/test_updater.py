@@ -72,7 +72,7 @@ class World:
         self.changed.set()
 
     def info(self) -> Any:
-        return SimpleNamespace(mode=self.mode, running=self.running)
+        return SimpleNamespace(mode=self.mode, running=self.running, data_dir=str(self.root.parent))
 
     def drain(self) -> None:
         self.calls.append("drain")

@@ -44,13 +44,22 @@ class Autostart(Protocol):
 
 
 def command(data_dir: Path) -> list[str]:
-    """The command that starts this very program, hidden, on ``data_dir``."""
+    """The command that starts this very program, hidden, on ``data_dir``; the usual folder is not named, as installers
+    don't know it."""
     if getattr(sys, "frozen", False):
         program = [os.environ.get("APPIMAGE") or sys.executable]
     else:
         script = Path(sys.executable).with_name("quorum.exe" if sys.platform == "win32" else "quorum")
         program = [str(script)] if script.is_file() else [sys.executable, "-m", "app"]
-    return [*program, "--hidden", "--data-dir", str(data_dir)]
+    where = [] if data_dir == usual_data_dir() else ["--data-dir", str(data_dir)]
+    return [*program, "--hidden", *where]
+
+
+def usual_data_dir() -> Path:
+    """Where a start without ``--data-dir`` and ``QUORUM_DATA_DIR`` keeps its data."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("quorum", appauthor=False))
 
 
 def for_this_system(argv: Sequence[str]) -> Autostart:
@@ -62,13 +71,17 @@ def for_this_system(argv: Sequence[str]) -> Autostart:
     return DesktopEntry(argv, os.environ)
 
 
-def reconcile(autostart: Autostart, wanted: bool) -> bool:
+def reconcile(autostart: Autostart, wanted: bool | None) -> bool:
     """Make the system agree with the setting; returns what the setting must become. Raises OSError.
+
+    ``wanted`` None, a setting that nobody has made yet, takes what the installer was told.
 
     A user's refusal in the system's own tools wins; an entry of another command (another data folder, a moved
     program) is replaced only when ours is wanted.
     """
     status = autostart.status()
+    if wanted is None:
+        return status is Status.ON
     if wanted and status is Status.REFUSED:
         return False
     if wanted and status is not Status.ON:
@@ -187,7 +200,8 @@ class RunKey:
     """A value of the user's Run key; Task Manager notes a refusal beside it."""
 
     def __init__(self, argv: Sequence[str], registry: Registry) -> None:
-        self._line = subprocess.list2cmdline(argv)
+        # As the installer writes it: the program in quotes, whether it needs them or not.
+        self._line = f'"{argv[0]}" {subprocess.list2cmdline(argv[1:])}'.rstrip()
         self._registry = registry
 
     def status(self) -> Status:

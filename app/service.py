@@ -153,6 +153,11 @@ class Service:
         value: Value = self.call(self.node.settings.__getitem__, name)
         return value
 
+    def chosen(self, name: str) -> bool:
+        """Whether somebody has made the setting, here or in the environment."""
+        infos = self.call(self.node.settings.infos)
+        return next(info.source for info in infos if info.name == name) != "default"
+
     def set(self, name: str, value: Value) -> None:
         """Change one setting. Raises BadRequestError when it is fixed by the environment."""
         self.call(self.node.settings.update, {name: value})

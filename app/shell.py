@@ -140,6 +140,7 @@ class Desktop:
         window.on_drawn = self._drawn
         window.before_show = lambda: _on_signals(self.quit_now)  # pywebview takes SIGINT for itself
         platform.on_session_end = self._session_ends
+        platform.on_page_lost = lambda: self._do(self._page_lost)
         self.window = window
         self._tray = make_tray(window, self._clicked)
         self._do(self._begin)
@@ -170,7 +171,8 @@ class Desktop:
 
     def _begin(self) -> None:
         self._info_changed(self.service.info())
-        self._reconcile_login(bool(self.service.setting("start_at_login")))
+        wanted = bool(self.service.setting("start_at_login"))
+        self._reconcile_login(wanted if self.service.chosen("start_at_login") else None)
 
     def _info_changed(self, info: NodeInfo) -> None:
         drained = info.mode is NodeMode.DRAINED and self._state.mode is not NodeMode.DRAINED
@@ -189,13 +191,13 @@ class Desktop:
         elif name == "theme" and self.window is not None:
             self.window.platform.set_theme(str(value))
 
-    def _reconcile_login(self, wanted: bool) -> None:
+    def _reconcile_login(self, wanted: bool | None) -> None:
         try:
             becomes = autostart.reconcile(self._autostart, wanted)
         except OSError as error:
             log.warning("start at login can't be switched: %s", error)
             becomes = False
-        if becomes != wanted:
+        if becomes != bool(wanted):
             self._set_login(becomes)
         self._show_state(TrayState(self._state.info, becomes))
 
@@ -247,6 +249,13 @@ class Desktop:
         if self.window is not None:
             self.window.hide()
             save(self._memory, self._memory_path)
+
+    def _page_lost(self) -> None:
+        if self.window is None or self._platform is None or not self.window.visible:
+            return
+        detail = "It ended twice within a minute. Quorum itself still runs, and programs get their answers."
+        if self.window.ask("The window's page has stopped", detail, "Load it again", "Not now"):
+            self._platform.load_again(self.window.native)
 
     def _ask_to_keep(self) -> None:
         if self.window is None:

@@ -179,7 +179,9 @@ def make_tray(window: Window, perform: Callable[[Action], None]) -> Tray:
     if sys.platform in {"win32", "darwin"}:
         from app.tray_pystray import PystrayTray
 
-        return PystrayTray(perform, window.dark_panel)
+        return PystrayTray(perform, lambda: window.platform.dark_panel)
     from app.tray_qt import QtTray
 
-    return QtTray(perform)
+    tray = QtTray(perform, lambda: window.platform.dark_panel)
+    window.platform.on_panel = tray.panel_changed
+    return tray

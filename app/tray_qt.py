@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QTimer
 from PySide6.QtDBus import QDBusConnection
-from PySide6.QtGui import QAction, QGuiApplication, QIcon
+from PySide6.QtGui import QAction, QIcon
 from PySide6.QtWidgets import QMenu, QSystemTrayIcon
 
 from app.gui_thread import GuiThread
-from app.tray import PIXELS, Action, Item, Look, TrayState, menu
+from app.tray import PIXELS, Action, Item, TrayState, menu
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,9 @@ XEMBED_AFTER: Final = 10
 class QtTray:
     """Made on the GUI thread; the icon appears as soon as there is a tray to hold it."""
 
-    def __init__(self, perform: Callable[[Action], None]) -> None:
+    def __init__(self, perform: Callable[[Action], None], dark_panel: Callable[[], bool]) -> None:
         self._perform = perform
+        self._dark_panel = dark_panel
         self._gui = GuiThread()
         self._state = TrayState()
         self._icon: Any = None
@@ -42,13 +43,16 @@ class QtTray:
                 self._menu.addSeparator()
             else:
                 self._add(item)
-        QGuiApplication.styleHints().colorSchemeChanged.connect(self._refresh)
         self._appear()
 
     @property
     def available(self) -> bool:
         """True once the icon sits in a tray."""
         return self._icon is not None and _tray_is_there(ask_qt=True)
+
+    def panel_changed(self) -> None:
+        """The bar may have another colour."""
+        self._gui.soon(self._refresh)
 
     def show(self, state: TrayState) -> None:
         """Make picture, tooltip and menu agree with ``state``."""
@@ -100,12 +104,19 @@ class QtTray:
             if item is not None and self._items[item.key] != item:
                 self._update(item)
         if self._icon is not None:
-            self._icon.setIcon(_picture(self._state.look))
+            self._icon.setIcon(self._picture())
             self._icon.setToolTip(f"Quorum: {self._state.status}")
 
     def _notify(self, title: str, text: str) -> None:
         if self._icon is not None:
-            self._icon.showMessage(title, text, _picture(self._state.look), 10_000)
+            self._icon.showMessage(title, text, self._picture(), 10_000)
+
+    def _picture(self) -> Any:
+        dark = self._dark_panel()
+        icon = QIcon()
+        for pixels in PIXELS:
+            icon.addFile(str(self._state.look.picture(dark, pixels)))
+        return icon
 
     def _appear(self) -> None:
         self._tries += 1
@@ -130,11 +141,3 @@ def _tray_is_there(ask_qt: bool) -> bool:
     if bus.isConnected() and bus.interface().isServiceRegistered(WATCHER).value():
         return True
     return ask_qt and bool(QSystemTrayIcon.isSystemTrayAvailable())
-
-
-def _picture(look: Look) -> Any:
-    dark = QGuiApplication.styleHints().colorScheme() != Qt.ColorScheme.Light
-    icon = QIcon()
-    for pixels in PIXELS:
-        icon.addFile(str(look.picture(dark, pixels)))
-    return icon

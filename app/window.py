@@ -54,6 +54,12 @@ class Platform(Protocol):
     def gui(self) -> Any:
         """Which of pywebview's parts to use; None leaves it to pywebview."""
 
+    on_panel: Callable[[], None]
+    """Called when the bar that holds tray icons may have another colour."""
+
+    on_page_lost: Callable[[], None]
+    """Called on the GUI thread when the page's process ended again soon after it was loaded anew."""
+
     on_session_end: Callable[[], None]
     """Called on the GUI thread when the user logs out or the system shuts down."""
 
@@ -83,6 +89,9 @@ class Platform(Protocol):
 
     def note_place(self, native: Any, memory: Memory) -> None:
         """Write the window's present place into ``memory``."""
+
+    def load_again(self, native: Any) -> None:
+        """Load a page that was lost."""
 
     def ask(self, native: Any, question: str, detail: str, yes: str, no: str) -> bool:
         """Ask the user and wait for the answer; never on the GUI thread."""

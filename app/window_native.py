@@ -27,6 +27,8 @@ class NativePlatform:
     def __init__(self) -> None:
         self._maximized = False
         self.on_session_end: Callable[[], None] = lambda: None
+        self.on_panel: Callable[[], None] = lambda: None  # neither this nor a lost page is told through pywebview
+        self.on_page_lost: Callable[[], None] = lambda: None
 
     @property
     def session_ending(self) -> bool:
@@ -75,6 +77,9 @@ class NativePlatform:
         if not self._maximized:
             memory.x, memory.y = int(native.x), int(native.y)
             memory.width, memory.height = int(native.width), int(native.height)
+
+    def load_again(self, native: Any) -> None:
+        """Both systems load a page by themselves whose process ended."""
 
     def ask(self, native: Any, question: str, detail: str, yes: str, no: str) -> bool:
         """The system's OK and Cancel, explained in the text."""

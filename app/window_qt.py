@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from webview.platforms import qt
 
 from app.gui_thread import GuiThread
 from app.memory import ZOOM, Memory
+from app.panel import Panel
 from app.tray import APP_ICON
 from app.window import BACKGROUND, TITLE, Window, open_outside
 
@@ -29,8 +31,8 @@ ZOOM_STEP: Final = 1.1
 PULSE_MS: Final = 200
 QUESTION_PX: Final = 420
 THEME_SCRIPT: Final = "theme"
-CRASHES: Final = 3
-"""Times in a row the page is loaded again after its process died; a load that ends well counts anew."""
+CALM_S: Final = 60.0
+"""A page whose process dies is loaded again; one that dies within this time after the last death asks the user."""
 
 _LEVELS: Final = {
     QtCore.QtMsgType.QtDebugMsg: logging.DEBUG,
@@ -61,7 +63,14 @@ class QtPlatform:
         self._pulse.start(PULSE_MS)
         self._window: Window | None = None
         self._theme = "system"
-        self._crashes = 0
+        self._died_at: float | None = None
+        self._lost = False
+        self.on_page_lost: Callable[[], None] = lambda: None
+        self.on_panel: Callable[[], None] = lambda: None
+        self._panel = Panel(lambda: self.on_panel())
+        self._app.styleHints().colorSchemeChanged.connect(
+            lambda scheme: self._panel.scheme_changed(overruled=self._theme != "system")
+        )
         self.on_session_end: Callable[[], None] = lambda: None
         self._app.commitDataRequest.connect(lambda manager: self.on_session_end(), Qt.ConnectionType.DirectConnection)
 
@@ -72,8 +81,8 @@ class QtPlatform:
 
     @property
     def dark_panel(self) -> bool:
-        """Panels are taken for dark unless the desktop says it is light."""
-        return bool(self._app.styleHints().colorScheme() != Qt.ColorScheme.Light)
+        """As the desktop says, whatever theme the window has."""
+        return self._panel.dark
 
     def fit(self, memory: Memory) -> None:
         """Keep the size within the screen and drop a place from which the window could not be dragged."""
@@ -149,9 +158,16 @@ class QtPlatform:
         view.show()
         view.raise_()
         view.activateWindow()
-        if self._crashes > CRASHES:  # the page was given up; whoever opens the window wants it tried again
-            self._crashes = 0
-            view.webview.reload()
+        if self._lost:  # whoever opens the window wants it tried again
+            self._load_again(view)
+
+    def load_again(self, native: Any) -> None:
+        """After ``on_page_lost``."""
+        self._gui.soon(self._load_again, native.native)
+
+    def _load_again(self, view: Any) -> None:
+        self._lost = False
+        view.webview.reload()
 
     def note_place(self, native: Any, memory: Memory) -> None:
         """Read it on the GUI thread."""
@@ -209,15 +225,18 @@ class QtPlatform:
     def _page_loaded(self, view: Any, loaded: bool) -> None:
         assert self._window is not None  # noqa: S101 # adapt came first
         view.webview.setZoomFactor(self._window.memory.zoom)  # a new page starts at 1
-        if loaded:
-            self._crashes = 0
 
     def _page_died(self, status: Any, code: int) -> None:
         if status == QWebEnginePage.RenderProcessTerminationStatus.NormalTerminationStatus:
             return
-        self._crashes += 1
         log.warning("the page's process ended (%s, %d)", status, code)
-        if self._crashes <= CRASHES and self._window is not None:
+        before, self._died_at = self._died_at, time.monotonic()
+        if self._window is None:
+            return
+        if before is not None and self._died_at - before < CALM_S:
+            self._lost = True
+            self.on_page_lost()
+        else:
             QTimer.singleShot(300, self._window.native.native.webview.reload)
 
 

@@ -164,8 +164,8 @@ class Hands:
         self._gui(self._desktop._platform.on_session_end)
 
     def give_up(self) -> None:
-        """As after a page whose process died again and again."""
-        self._desktop._platform._crashes = 99
+        """As after a page whose process died twice within a minute, and a user who did not want it loaded again."""
+        self._desktop._platform._lost = True
 
     def renderer(self) -> int:
         return self._gui(self._view.webview.page().renderProcessPid)

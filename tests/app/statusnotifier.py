@@ -155,6 +155,15 @@ class FakeTray:
         assert width >= 32
         return bytes(data)
 
+    async def pictured(self, pixels: bytes, *, same: bool = True) -> None:
+        """Wait until the icon has the picture ``pixels``, or another one."""
+        deadline = time.monotonic() + BOUND_S
+        while True:
+            self._moved.clear()
+            if (await self.pixels() == pixels) is same:
+                return
+            await asyncio.wait_for(self._moved.wait(), deadline - time.monotonic())
+
     async def activate(self) -> None:
         """Click the icon itself."""
         await self._call(self.items[-1], "/StatusNotifierItem", "org.kde.StatusNotifierItem", "Activate", "ii", [0, 0])

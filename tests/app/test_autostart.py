@@ -17,6 +17,7 @@ from app.autostart import (
     Status,
     command,
     reconcile,
+    usual_data_dir,
 )
 
 ARGV = ["/opt/quorum/quorum", "--hidden", "--data-dir", "/home/ann/My data"]
@@ -162,7 +163,7 @@ def test_off_overrules_an_entry_of_the_whole_system(tmp_path: Path) -> None:
 def test_task_managers_refusal_wins_and_switching_on_takes_it_back(registry: FakeRegistry) -> None:
     autostart = RunKey(ARGV, registry)
     autostart.on()
-    assert registry.read(RUN_KEY, "Quorum") == '/opt/quorum/quorum --hidden --data-dir "/home/ann/My data"'
+    assert registry.read(RUN_KEY, "Quorum") == '"/opt/quorum/quorum" --hidden --data-dir "/home/ann/My data"'
     registry.values[APPROVED_KEY, "Quorum"] = b"\x03\x00\x00\x00"
 
     assert reconcile(autostart, wanted=True) is False
@@ -198,6 +199,21 @@ def test_the_command_starts_this_program_hidden_on_its_folder(tmp_path: Path) ->
 
     assert words[-3:] == ["--hidden", "--data-dir", str(tmp_path)]
     assert Path(words[0]).is_file()
+
+
+def test_the_usual_data_folder_is_not_named_so_that_the_installers_entry_is_ours(
+    monkeypatch: pytest.MonkeyPatch, registry: FakeRegistry
+) -> None:
+    monkeypatch.setattr("sys.frozen", True, raising=False)
+    monkeypatch.setattr("sys.executable", "C:\\Programs\\Quorum\\app\\quorum.exe")
+    registry.write(RUN_KEY, "Quorum", '"C:\\Programs\\Quorum\\app\\quorum.exe" --hidden')  # as quorum.nsi does
+    autostart = RunKey(command(usual_data_dir()), registry)
+
+    assert autostart.status() is Status.ON
+    assert reconcile(autostart, wanted=None) is True  # nobody has made the setting: the installer's word counts
+    assert reconcile(autostart, wanted=False) is False
+    assert autostart.status() is Status.ABSENT
+    assert reconcile(autostart, wanted=None) is False
 
 
 def test_the_command_of_a_frozen_program_is_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

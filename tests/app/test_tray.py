@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from app.service import NodeInfo, NodeMode
-from app.tray import APP_ICON, ASSETS, PIXELS, Action, Item, Look, TrayState, menu
+from app.tray import APP_ICON, ASSETS, PIXELS, Action, Item, Look, TrayState, make_tray, menu
 
 
 def state(mode: NodeMode = NodeMode.RUNNING, *, login: bool = False, **values: object) -> TrayState:
@@ -128,3 +131,17 @@ def test_the_programs_icon_is_there_in_every_size_each_drawn_for_itself() -> Non
         assert {(points * scale, scale) for points, _, scale in mac.info["sizes"]} >= {
             (32, 2), (64, 2), (128, 1), (256, 1), (256, 2), (512, 1), (512, 2), (1024, 2),
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_the_tray_of_windows_and_macos_asks_the_platform_for_the_panel(
+    system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setitem(sys.modules, "app.tray_pystray", SimpleNamespace(PystrayTray=lambda *parts: made.append(parts)))
+    window: Any = SimpleNamespace(platform=SimpleNamespace(dark_panel=True))
+
+    make_tray(window, lambda action: None)
+
+    assert made[0][1]() is True

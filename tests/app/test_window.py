@@ -57,6 +57,7 @@ class Platform:
         self.asking = threading.Event()
         self.go = threading.Event()
         self.on_session_end = lambda: self.did.append("session end")
+        self.on_panel = self.on_page_lost = lambda: None
 
     def fit(self, memory: Memory) -> None:
         self.did.append("fit")

@@ -83,6 +83,23 @@ async def test_a_page_whose_process_dies_is_loaded_again(desk: Desk) -> None:
     assert await desk.do("node", "loads") == 2
 
 
+async def test_a_page_that_dies_again_at_once_says_so_and_waits_for_the_user(
+    desk: Desk, screen: Screen, out: Path
+) -> None:
+    os.kill(await desk.do("renderer"), signal.SIGKILL)
+    await desk.event(SHOWN)
+
+    os.kill(await desk.do("renderer"), signal.SIGKILL)
+    question = await desk.event("question")
+    screen.picture(out / "page-lost.png")
+    assert question["text"] == "The window's page has stopped"
+    assert sorted(question["buttons"]) == ["Load it again", "Not now"]
+    assert await desk.do("node", "loads") == 2
+
+    await desk.do("press", "Load it again")
+    await desk.event(SHOWN)
+
+
 async def test_opening_the_window_tries_a_page_that_was_given_up_again(desk: Desk, tray: FakeTray) -> None:
     await desk.do("give_up")
     os.kill(await desk.do("renderer"), signal.SIGKILL)

@@ -14,14 +14,15 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from router.errors import BadRequestError, StartError
-from router.states import NodeMode
+from router.states import NodeMode, PeerState
 from router.wire import NodeInfo
+from router.wire_peers import PeerInfo
 
 if TYPE_CHECKING:
     from router.node import Node
     from router.settings import NodeOptions, Value
 
-__all__ = ["BadRequestError", "NodeInfo", "NodeMode", "Service", "StartError"]
+__all__ = ["BadRequestError", "NodeInfo", "NodeMode", "PeerInfo", "PeerState", "Service", "StartError"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ TELL_S = 0.1
 class Service:
     """One node and the thread its loop runs in.
 
-    ``on_info``, ``on_setting``, ``on_show`` and ``on_quit`` are called on that thread and must return at once;
+    ``on_info``, ``on_peers``, ``on_setting``, ``on_show`` and ``on_quit`` are called there and must return at once;
     ``on_end`` is called when the thread ends although nobody asked it to. Set them before ``begin``.
     """
 
@@ -45,6 +46,7 @@ class Service:
         self.options = options
         self._make_node = make_node
         self.on_info: Callable[[NodeInfo], None] = lambda info: None
+        self.on_peers: Callable[[list[PeerInfo]], None] = lambda peers: None
         self.on_setting: Callable[[str, Value], None] = lambda name, value: None
         self.on_show: Callable[[], None] | None = None
         self.on_quit: Callable[[], None] | None = None
@@ -58,6 +60,7 @@ class Service:
         self._stopping: asyncio.Event | None = None
         self._node: Node | None = None
         self._latest: NodeInfo | None = None
+        self._latest_peers: list[PeerInfo] | None = None
 
     def start(self) -> None:
         """Start the node and return when it answers. Raises StartError."""
@@ -192,6 +195,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         node = make_node(self.options)
         node.on_info = self._changed
+        node.on_peers = self._peers_changed
         node.on_show = self.on_show
         node.on_quit = self.on_quit
         node.updates = Updater()
@@ -208,14 +212,24 @@ class Service:
             await asyncio.wait_for(node.stop(), STOP_S)
 
     def _changed(self, info: NodeInfo) -> None:
-        if self._latest is None:
-            asyncio.get_running_loop().call_later(TELL_S, self._tell)
+        self._tell_soon()
         self._latest = info
+
+    def _peers_changed(self, peers: list[PeerInfo]) -> None:
+        self._tell_soon()
+        self._latest_peers = peers
+
+    def _tell_soon(self) -> None:
+        if self._latest is None and self._latest_peers is None:
+            asyncio.get_running_loop().call_later(TELL_S, self._tell)
 
     def _tell(self) -> None:
         info, self._latest = self._latest, None
+        peers, self._latest_peers = self._latest_peers, None
         if info is not None:
             self.on_info(info)
+        if peers is not None:
+            self.on_peers(peers)
 
     def _settings_changed(self, names: frozenset[str]) -> None:
         for name in sorted(names):

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,7 @@ from app import autostart, display
 from app.commands.output import complain, say
 from app.instance import Instance, Other, Reply, show_other
 from app.memory import recall, save
-from app.service import BadRequestError, NodeInfo, NodeMode, Service, StartError
+from app.service import BadRequestError, NodeInfo, NodeMode, PeerInfo, Service, StartError
 from app.tray import Action, Tray, TrayState, make_tray, menu
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Desktop:
         self._tray: Tray | None = None
         self._platform: Platform | None = None
         service.on_info = lambda info: self._do(self._info_changed, info)
+        service.on_peers = lambda peers: self._do(self._peers_changed, peers)
         service.on_setting = lambda name, value: self._do(self._setting_changed, name, value)
         service.on_show = lambda: self._do(self._show)
         service.on_quit = self.quit_now
@@ -176,9 +178,12 @@ class Desktop:
 
     def _info_changed(self, info: NodeInfo) -> None:
         drained = info.mode is NodeMode.DRAINED and self._state.mode is not NodeMode.DRAINED
-        self._show_state(TrayState(info, self._state.start_at_login))
+        self._show_state(replace(self._state, info=info))
         if drained and self._tray is not None:
             self._tray.notify("Quorum is drained", "No job runs here any more: it is safe to shut down.")
+
+    def _peers_changed(self, peers: list[PeerInfo]) -> None:
+        self._show_state(replace(self._state, peers=tuple(peers)))
 
     def _show_state(self, state: TrayState) -> None:
         old, self._state = self._state, state
@@ -199,7 +204,7 @@ class Desktop:
             becomes = False
         if becomes != bool(wanted):
             self._set_login(becomes)
-        self._show_state(TrayState(self._state.info, becomes))
+        self._show_state(replace(self._state, start_at_login=becomes))
 
     def _set_login(self, value: bool) -> None:
         try:
@@ -220,6 +225,10 @@ class Desktop:
         match action:
             case Action.OPEN:
                 self._show()
+            case Action.PEERS:
+                self._show()
+                if self.window is not None and self.window.shows_own_page():
+                    self.window.run_js("location.hash = '#/peers'; 0")
             case Action.PAUSE:
                 self.service.pause()
             case Action.PAUSE_HOUR:

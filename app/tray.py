@@ -10,19 +10,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from app.service import NodeInfo, NodeMode
+from app.service import NodeInfo, NodeMode, PeerInfo
+from app.tray_peers import peer_lines
 
 if TYPE_CHECKING:
     from app.window import Window
 
 ASSETS: Final = Path(getattr(sys, "_MEIPASS", Path(__file__).resolve().parent.parent)) / "assets"
 NOTICE_LENGTH: Final = 80
+PEERS_SHOWN: Final = 8
 
 
 class Action(StrEnum):
     """What a click on a menu item asks for."""
 
     OPEN = "open"
+    PEERS = "peers"
     PAUSE = "pause"
     PAUSE_HOUR = "pause-hour"
     RESUME = "resume"
@@ -59,6 +62,7 @@ class TrayState:
 
     info: NodeInfo | None = None
     start_at_login: bool = False
+    peers: tuple[PeerInfo, ...] = ()
 
     @property
     def mode(self) -> NodeMode:
@@ -127,6 +131,7 @@ def menu(state: TrayState) -> list[Item | None]:
         Item("notice", _shortened(notice), enabled=False, visible=bool(notice)),
         SEPARATOR,
         Item("open", "Open Quorum", Action.OPEN, started, default=True),
+        *_peer_items(state.peers),
         SEPARATOR,
         pause,
         Item("pause-hour", "Pause for an hour", Action.PAUSE_HOUR, started and running),
@@ -143,6 +148,15 @@ def menu(state: TrayState) -> list[Item | None]:
         SEPARATOR,
         Item("quit", "Quit", Action.QUIT),
     ]
+
+
+def _peer_items(peers: tuple[PeerInfo, ...]) -> list[Item]:
+    """A line for each paired computer, as far as there is room; the keys are always the same."""
+    lines = peer_lines(peers)
+    shown = [Item(f"peer-{at}", line, Action.PEERS) for at, line in enumerate(lines[:PEERS_SHOWN])]
+    unused = [Item(f"peer-{at}", "", Action.PEERS, False, visible=False) for at in range(len(shown), PEERS_SHOWN)]
+    more = len(lines) - len(shown)
+    return [*shown, *unused, Item("peers-more", f"and {more} more", Action.PEERS, more > 0, visible=more > 0)]
 
 
 def _count(number: int, what: str) -> str:

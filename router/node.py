@@ -51,6 +51,7 @@ from router.web.service import Service
 from router.webhook_sender import Sender
 from router.webhooks import SECRET_FILE, Webhooks
 from router.wire import Change, Message, NodeInfo
+from router.wire_peers import PeerInfo
 
 __all__ = ["Node", "NodeOptions"]
 
@@ -69,6 +70,7 @@ class Node:
 
     def __init__(self, options: NodeOptions) -> None:
         self.on_info: Callable[[NodeInfo], None] | None = None
+        self.on_peers: Callable[[list[PeerInfo]], None] | None = None
         self.on_show: Callable[[], None] | None = None
         self.on_quit: Callable[[], None] | None = None
         self.updates: Updates = NoUpdates()
@@ -147,7 +149,8 @@ class Node:
             lambda: self._view.changed("node"),
         )
         self._view = View(self._bus, self._registry, self._scheduler, self.settings, self.info, self._width)
-        self._view.on_info.append(self._told)
+        self._view.on_info.append(lambda info: _called(self.on_info, info))
+        self._view.on_peers = lambda peers: _called(self.on_peers, peers)
         self._records = Records(rows, self._boot_id, lambda: bool(self.settings["forget_bodies"]))
         self._archive = Archive(rows, self._scheduler)
         self._metrics = Metrics(self.info)
@@ -369,10 +372,6 @@ class Node:
         log.warning("%s", notice)
         self._bus.push(Change(notice=notice))
 
-    def _told(self, info: NodeInfo) -> None:
-        if self.on_info is not None:
-            self.on_info(info)
-
     async def _look_on(self) -> None:
         """Memory and disk, in a thread: asking a graphics driver takes milliseconds."""
         probe = HardwareProbe()
@@ -393,8 +392,8 @@ class Node:
                 self._view.changed()
 
 
-def _called(listener: Callable[[], None] | None) -> bool:
+def _called(listener: Callable[..., None] | None, *told: object) -> bool:
     if listener is None:
         return False
-    listener()
+    listener(*told)
     return True

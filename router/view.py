@@ -54,7 +54,8 @@ class View:
         self._next_look: asyncio.TimerHandle | None = None
         self._look_again = False
         self.recent: OrderedDict[str, JobInfo] = OrderedDict()
-        self.on_info: list[Callable[[NodeInfo], None]] = []
+        self.on_info: list[Callable[[NodeInfo], object]] = []
+        self.on_peers: Callable[[list[PeerInfo]], object] = lambda peers: None
         self.peers: Callable[[], list[PeerInfo]] = list
         self.pairing: Callable[[], PairingInfo] = PairingInfo
         bus.listen(JobMoved, self._job_moved)
@@ -106,6 +107,8 @@ class View:
             info = self._node()
             for listener in self.on_info:
                 listener(info)
+        if "peers" in parts:
+            self.on_peers(self.peers())
         if not self._bus.watched:
             return
         jobs |= self._moved_up()

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
 from router.errors import StartError
 from router.settings import Settings
 from router.states import NodeMode
 from router.wire import NodeInfo
+from router.wire_peers import PeerInfo
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -44,6 +46,7 @@ class FakeNode:
         self.address = ""
         self.settings = Settings(self._dir / "settings.json")
         self.on_info: Callable[[NodeInfo], None] | None = None
+        self.on_peers: Callable[[list[PeerInfo]], None] | None = None
         self.on_show: Callable[[], None] | None = None
         self.on_quit: Callable[[], None] | None = None
         self.calls: list[str] = []
@@ -115,6 +118,11 @@ class FakeNode:
     def work(self, running: int, guests: int = 0) -> None:
         self.running, self.guests = running, guests
         self._tell()
+
+    def meet(self, *peers: dict[str, object]) -> None:
+        """What the node knows of other computers, as its page is told it."""
+        if self.on_peers is not None:
+            self.on_peers([msgspec.convert(peer, PeerInfo) for peer in peers])
 
     def trouble(self, notice: str) -> None:
         self.notice = notice

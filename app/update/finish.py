@@ -101,18 +101,35 @@ def _undo(work: Path, plan: Journal, reason: str) -> int:
 
 def _start(plan: Journal) -> subprocess.Popen[bytes]:
     """The program in place, on its own: it must outlive this process."""
-    return apart([str(plan.executable), *plan.argv], Path(plan.root).parent)
+    return apart([str(plan.executable), *plan.argv], Path(plan.root))
 
 
-def apart(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    """A program that goes on when this one ends. Raises OSError."""
+def environment() -> dict[str, str]:
+    """For another program than this one: without what PyInstaller's loader told this one of itself."""
+    found = {name: value for name, value in os.environ.items() if not name.startswith(("_PYI_", "_MEIPASS"))}
+    for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"):
+        before = found.pop(f"{name}_ORIG", "")
+        if getattr(sys, "frozen", False):
+            found.pop(name, None)
+        if before:
+            found[name] = before
+    return found | {"PYINSTALLER_RESET_ENVIRONMENT": "1"}
+
+
+def apart(words: list[str], root: Path) -> subprocess.Popen[bytes]:
+    """A program that goes on when this one ends, where this one was started, but never inside ``root``.
+
+    Raises OSError.
+    """
+    here = Path.cwd()
     windows = sys.platform == "win32"
     return subprocess.Popen(  # noqa: S603 # our own program
         words,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        cwd=folder,
+        cwd=root.parent if here.is_relative_to(root) else here,
+        env=environment(),
         creationflags=DETACHED if windows else 0,
         start_new_session=not windows,
     )
@@ -130,7 +147,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def _become(plan: Journal) -> None:
     """Turn this process into the program in place: a service manager keeps its eye on the process id."""
-    os.execv(plan.executable, [str(plan.executable), *plan.argv])  # noqa: S606 # our own program
+    words = [str(plan.executable), *plan.argv]
+    os.execve(plan.executable, words, environment())  # noqa: S606 # our own program
 
 
 def begin(work: Path, *, counts: bool) -> None:

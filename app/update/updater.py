@@ -228,7 +228,7 @@ class Updater:
         if plan.service:
             self.successor = helper
         else:
-            await asyncio.to_thread(finish.apart, helper, work.parent)
+            await asyncio.to_thread(finish.apart, helper, Path(plan.root))
         if not self._service.quit():
             self.successor = []
             raise UpdateError("Quorum can't end itself here.", "Install the update by hand.")
@@ -273,7 +273,12 @@ def _try(program: Path, version: str) -> None:
 def _run(words: list[str], limit_s: float) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(  # noqa: S603 # the program that was just verified
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=limit_s,
+            check=False,
+            env=finish.environment(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UpdateError("The new program can't be started on this computer; nothing was changed.") from error

@@ -92,6 +92,5 @@ class Lane:
         now: float = 0.0,
         takes_s: Callable[[Job, bool], float] = lambda job, cold: 0.0,
     ) -> Iterator[Job]:
-        """The waiting jobs in the order they will run, see ``Line.drained``; a model that loads counts as loaded."""
-        loading = self.in_flight > 0 and self.running_model and not resident(self.running_model)
-        return self._line.drained(self.running_model.__eq__ if loading else resident, now, takes_s)
+        """The waiting jobs in the order they will run: see ``Line.drained``."""
+        return self._line.drained(resident, now, takes_s)

@@ -44,11 +44,16 @@ class Survey:
         self._taken = now
         loading = {job.lane: job.lane_model for job in self._jobs.values() if job.state is JobState.LOADING}
         for lane in self._lanes.values():
-            line = list(lane.order(functools.partial(self._registry.warm, lane.engine), now, self._takes_s(lane)))
+            line = list(lane.order(self._resident(lane, loading.get(lane)), now, self._takes_s(lane)))
             for place, (job, eta_s) in enumerate(zip(line, self._rates.etas(lane, line), strict=True), 1):
                 job.place = place
                 job.eta_s = eta_s if mode.takes_work else None
                 job.why = self._why(job, lane, mode, loading.get(lane))
+
+    def _resident(self, lane: Lane, loading: str | None) -> Callable[[str], bool]:
+        """What will be loaded when ``lane`` picks its next job."""
+        warm = functools.partial(self._registry.warm, lane.engine)
+        return warm if loading is None or warm(loading) else loading.__eq__
 
     def _takes_s(self, lane: Lane) -> Callable[[Job, bool], float]:
         """How long a job at ``lane`` keeps the next one waiting, and longer if its model must be loaded."""

@@ -93,15 +93,6 @@ def test_who_starves_is_shown_where_they_will_be_taken() -> None:
     assert machine.shown() == expected
 
 
-def test_a_model_that_is_loading_counts_as_loaded() -> None:
-    machine = Machine(set())
-    machine.add("a", "", batch=False)
-    other, same = machine.add("b", "", batch=False), machine.add("a", "", batch=False)
-    assert machine.lane.pick(lambda _: False, machine.now) is not None
-    machine.lane.in_flight = 1
-    assert [job.id for job in machine.lane.order(lambda _: False)] == [same.id, other.id]
-
-
 def test_a_very_long_line_is_told_whole_and_its_next_thousand_exactly() -> None:
     machine = Machine({"a"})
     jobs = [machine.add("abc"[n % 3], f"p{n % 7}", batch=True) for n in range(10_000)]

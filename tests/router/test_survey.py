@@ -50,3 +50,22 @@ def test_the_line_is_in_the_order_of_its_lane() -> None:
     world.submit()
     jobs = [world.submit(batch=batch) for batch in (True, False, False)]
     assert [job.id for job in world.scheduler.line()] == [jobs[1].id, jobs[2].id, jobs[0].id]
+
+
+def test_a_model_that_is_loading_counts_as_loaded() -> None:
+    world = World(MemoryEngine("e", ["a", "b"], room=1))
+    first, other, same = world.submit("a"), world.submit("b"), world.submit("a")
+    world.scheduler.survey()
+    assert [job.id for job in world.scheduler.line()] == [same.id, other.id]
+    assert [job.id for job in world.run_all()] == [first.id, same.id, other.id]
+
+
+def test_the_line_tells_whose_turn_is_when() -> None:
+    world = World()
+    running = world.submit(person="anna")
+    anna = [world.submit(person="anna") for _ in range(3)]
+    ben = world.submit(person="ben")
+    world.scheduler.survey()
+    assert [(job.place, job.eta_s) for job in (*anna, ben)] == [(1, 5.0), (3, 25.0), (4, 35.0), (2, 15.0)]
+    shown = [job.id for job in world.scheduler.line()]
+    assert [job.id for job in world.run_all()] == [running.id, *shown]

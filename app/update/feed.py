@@ -151,7 +151,9 @@ async def _answer(address: str, whole_s: float) -> AsyncIterator[aiohttp.ClientR
     try:
         async with (
             aiohttp.ClientSession(timeout=limits, trust_env=False, auto_decompress=False) as session,
-            session.get(address, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as response,
+            session.get(
+                address, allow_redirects=False, headers={"Accept-Encoding": "identity", "User-Agent": "Quorum"}
+            ) as response,
         ):
             if response.status != 200:
                 said = "sends on to another address" if 300 <= response.status < 400 else f"answers {response.status}"

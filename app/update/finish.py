@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> int:
     """Finish the update that is prepared in the folder ``words[0]``; 0 when the new program runs."""
     work = Path(words[0]) if words else Path()
     plan = journal.read(work)
-    if plan is None or plan.step is not Step.READY:
+    if plan is None or plan.step is not Step.READY or not plan.fits(work):
         return 2
     if not plan.service:
         plan = plan.now(helper=os.getpid())
@@ -157,7 +157,7 @@ def begin(work: Path, *, counts: bool) -> None:
     May not return: the process then becomes the program that was put in place.
     """
     plan = journal.read(work)
-    if plan is None or plan.step in (Step.READY, Step.DONE, Step.FAILED) or _lives_other(plan.helper):
+    if plan is None or plan.step not in (Step.SWAPPING, Step.TRIAL) or not plan.fits(work) or _lives_other(plan.helper):
         return
     try:
         if plan.step is Step.SWAPPING:

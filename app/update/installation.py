@@ -79,6 +79,6 @@ def _refusal(root: Path, frozen: bool, inside: Path | None, environ: Mapping[str
         return "Quorum was installed as a package.", "Update it with your package manager."
     if not (os.access(root, os.W_OK) and os.access(root.parent, os.W_OK)):
         return "You may not change the folder Quorum was installed into.", "Ask who installed it to update it."
-    if hasattr(os, "geteuid") and os.geteuid() not in (root.stat().st_uid, root.parent.stat().st_uid):
+    if hasattr(os, "geteuid") and os.geteuid() != root.stat().st_uid:
         return "Another user installed Quorum here.", "Ask who installed it to update it."
     return "", ""

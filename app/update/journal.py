@@ -47,6 +47,16 @@ class Journal:
     data_dir: str = ""
     prepared_at: float = 0.0
 
+    def fits(self, work: Path) -> bool:
+        """Whether it is about the program beside whose folder it lies."""
+        root = Path(self.root)
+        return (
+            work == root.with_name(f".{root.name}.update")
+            and Path(self.program).is_relative_to(root)
+            and Path(self.staged).parent == work
+            and ".." not in (*Path(self.program).parts, *Path(self.staged).parts)
+        )
+
     @property
     def previous(self) -> Path:
         """Where the old program is kept."""

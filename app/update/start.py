@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,14 +22,18 @@ def work_of(program: Path) -> Path:
 def begin(words: Sequence[str], program: Path) -> None:
     """Mend what a crash left, and count a start of a new program on trial. May not return: see ``finish.begin``."""
     work = work_of(program)
-    try:
-        there = (work / journal.FILE).is_file()
-    except OSError:
-        return
-    if there:
+    if (work / journal.FILE).is_file() and _ours(work):
         from app.update import finish
 
         finish.begin(work, counts=_starts_a_node(words))
+
+
+def _ours(work: Path) -> bool:
+    """Whether nobody else could have put a journal there: in a folder that many may write, anybody makes one."""
+    if not hasattr(os, "geteuid"):
+        return True
+    found = work.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
 def _starts_a_node(words: Sequence[str]) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from app.update import journal
 from app.update.journal import Journal, Step
 
@@ -31,3 +33,17 @@ def test_one_that_was_removed_is_gone(tmp_path: Path) -> None:
     journal.remove(tmp_path)
 
     assert journal.read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({}, True),
+        ({"root": "/b/q"}, False),
+        ({"program": "/usr/bin/evil"}, False),
+        ({"program": "/a/q/../evil"}, False),
+        ({"staged": "/a/elsewhere/staged"}, False),
+    ],
+)
+def test_it_counts_only_for_the_program_it_lies_beside(changes: dict[str, str], fits: bool) -> None:
+    assert PLAN.now(**changes).fits(Path("/a/.q.update")) is fits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -39,8 +40,30 @@ def test_only_starts_of_a_node_count(
     asked.assert_not_called()
 
     work = tmp_path / ".quorum.update"
-    work.mkdir()
+    work.mkdir(mode=0o700)
     (work / journal.FILE).write_text("{}")
     begin(words, tmp_path / "quorum" / "quorum")
 
     asked.assert_called_once_with(work, counts=counts)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="owners of POSIX")
+@pytest.mark.parametrize("theirs", ["writable by others", "a link", "another owner"])
+def test_a_journal_that_somebody_else_may_have_put_there_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: str
+) -> None:
+    asked = Mock()
+    monkeypatch.setattr(finish, "begin", asked)
+    work = tmp_path / ".quorum.update"
+    place = tmp_path / "elsewhere" if theirs == "a link" else work
+    place.mkdir(mode=0o700)
+    (place / journal.FILE).write_text("{}")
+    if theirs == "a link":
+        work.symlink_to(place)
+    elif theirs == "writable by others":
+        work.chmod(0o777)
+    else:
+        monkeypatch.setattr("os.geteuid", lambda: 12345)
+
+    begin([], tmp_path / "quorum" / "quorum")
+    asked.assert_not_called()

@@ -26,8 +26,8 @@ WINDOW = (
     "libasound2t64|libasound2",
 )  # fmt: skip
 TESTS = (
-    "xvfb", "xauth", "openbox", "dbus", "xdotool", "imagemagick", "iproute2", "fonts-dejavu-core", "gcc", "libc6-dev",
-    "git", "chromium|", "appstream|", "desktop-file-utils",
+    "xvfb", "xauth", "openbox", "dbus", "xdotool", "imagemagick", "iproute2", "nftables", "fonts-dejavu-core", "gcc",
+    "libc6-dev", "git", "chromium|", "appstream|", "desktop-file-utils",
     "nsis|", "p7zip-full|", "wine64|", "gcc-mingw-w64-x86-64-win32|",  # the Windows installer, made and run
 )  # fmt: skip
 BUILD = ("binutils", "dpkg")

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from router.aio import Clock, Tasks
-from router.sightings import Network, Sighting, Sightings, lan_first, own_networks, read
+from router.sightings import UNPAIRED_MAX, Network, Sighting, Sightings, lan_first, own_networks, read
 from router.wire_snapshot import PROTOCOL, one_line
 
 log = logging.getLogger(__name__)
@@ -21,10 +23,12 @@ AGAIN_S: Final = 60.0
 RESOLVE_S: Final = 3.0
 RESOLVERS: Final = 8
 PENDING_MAX: Final = 512
+TURN_S: Final = 0.01
+REST: Final = 4  # times as long as it worked: a flood gets a fifth of this computer's time
 GOODBYE_S: Final = 1.0
 TTL_S: Final = 120
-LABEL_LETTERS: Final = 52
 NAME_BYTES: Final = 63
+_LABEL: Final = re.compile(r"[a-z2-7]{52}")
 
 
 class Discovery:
@@ -63,6 +67,8 @@ class Discovery:
         self._publishing: asyncio.Task[None] | None = None
         self._pending: dict[str, None] = {}
         self._wake = asyncio.Event()
+        self._unresolved: dict[str, None] = {}
+        self._wake_resolvers = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
         self.deaf = ""
 
@@ -74,6 +80,7 @@ class Discovery:
         await self._open()
         self._running = [
             self._tasks.spawn("mdns look", self._look_on()),
+            self._tasks.spawn("mdns take", self._take_on()),
             *(self._tasks.spawn("mdns resolve", self._resolve_on()) for _ in range(RESOLVERS)),
         ]
 
@@ -198,13 +205,36 @@ class Discovery:
         if state_change.name == "Removed":
             if self._seen.drop(label):
                 self._changed()
-        elif label != self._node_id and len(label) == LABEL_LETTERS and self._zeroconf is not None:
-            info = self._info(label)
-            if info.load_from_cache(self._zeroconf.zeroconf):  # an honest announcement comes with all of it
-                self._take(label, info)
-            elif len(self._pending) < PENDING_MAX:
-                self._pending[label] = None
-                self._wake.set()
+            return
+        if label == self._node_id or _LABEL.fullmatch(label) is None:
+            return
+        if len(self._pending) < PENDING_MAX or label in self._paired():
+            self._pending[label] = None
+            self._wake.set()
+
+    async def _take_on(self) -> None:
+        """Look at what was heard of, paired nodes first. One packet can bring thousands of names up again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            while not self._pending:
+                self._wake.clear()
+                await self._wake.wait()
+            began = loop.time()
+            while self._pending and loop.time() - began < TURN_S:
+                label = next((paired for paired in self._paired() if paired in self._pending), None)
+                self._look_at(label or next(iter(self._pending)))
+            await asyncio.sleep(REST * (loop.time() - began))
+
+    def _look_at(self, label: str) -> None:
+        del self._pending[label]
+        if self._zeroconf is None:
+            return
+        info = self._info(label)
+        if info.load_from_cache(self._zeroconf.zeroconf):  # an honest announcement comes with all of it
+            self._take(label, info)
+        elif len(self._unresolved) < PENDING_MAX:
+            self._unresolved[label] = None
+            self._wake_resolvers.set()
 
     def _info(self, label: str) -> Any:
         from zeroconf.asyncio import AsyncServiceInfo
@@ -214,11 +244,11 @@ class Discovery:
     async def _resolve_on(self) -> None:
         """Look up what was only heard of, one name at a time in each of a few tasks."""
         while True:
-            while not self._pending:
-                self._wake.clear()
-                await self._wake.wait()
-            label = next(iter(self._pending))
-            del self._pending[label]
+            while not self._unresolved:
+                self._wake_resolvers.clear()
+                await self._wake_resolvers.wait()
+            label = next(iter(self._unresolved))
+            del self._unresolved[label]
             if self._zeroconf is not None:
                 info = self._info(label)
                 if await info.async_request(self._zeroconf.zeroconf, RESOLVE_S * 1000):
@@ -247,10 +277,19 @@ class Discovery:
             self._publish()
             if self._clock.mono() - looked >= AGAIN_S:
                 looked = self._clock.mono()
-                for sighting in self._seen.all():
-                    self._heard(None, self._service, f"{sighting.node_id}.{self._service}", _SEEN)
+                for name in self._known_names():
+                    self._heard(None, self._service, name, _SEEN)
             if self._seen.forget(self._clock.mono()):
                 self._changed()
+
+    def _known_names(self) -> list[str]:
+        """Those seen, and some of those that are only remembered: a flood may have kept them from being looked at."""
+        names = [f"{sighting.node_id}.{self._service}" for sighting in self._seen.all()]
+        if self._zeroconf is not None:
+            known = {record.alias for record in self._zeroconf.zeroconf.cache.async_entries_with_name(self._service)}
+            rest = sorted(known.difference(names))
+            names += random.sample(rest, min(len(rest), UNPAIRED_MAX))
+        return names
 
     # -- looks
 

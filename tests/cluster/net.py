@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import aiohttp
+import psutil
 import pytest
 
 from tests.fakes import ScriptedEngine
@@ -49,6 +50,12 @@ def why_not() -> str:
         return f"no network namespaces here: {made.stderr.strip()}"
     run("ip", "netns", "del", probe)
     return ""
+
+
+def needs_nft() -> None:
+    """Skip by name where packets can't be dropped."""
+    if shutil.which("nft") is None:
+        pytest.skip("there is no 'nft': apt-get install nftables")
 
 
 def run(*words: str) -> str:
@@ -185,6 +192,40 @@ class Computer:
         """The cable is in again."""
         run("ip", "-n", self._net.switch, "link", "set", self._link, "up")
 
+    def filter(self, *rules: str) -> None:
+        """What its network lets through from now on, as nftables says it; nothing: everything."""
+        said = "table inet faults {}\ndelete table inet faults\n"
+        if rules:
+            lines = "".join(f"    {rule}\n" for rule in rules)
+            said += f"""table inet faults {{
+  chain in {{
+    type filter hook input priority 0; policy accept;
+    iif lo accept
+{lines}  }}
+  chain out {{
+    type filter hook output priority 0; policy accept;
+    oif lo accept
+{lines}  }}
+}}
+"""
+        command = ["ip", "netns", "exec", self.namespace, "nft", "-f", "-"]
+        done = subprocess.run(command, input=said, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def join(self, switch: str, device: str, address: str) -> None:
+        """Another network card, in the network ``switch`` of the same test."""
+        link = f"{self._link}{device[:2]}"
+        run(*f"ip -n {self._net.switch} link add {link} type veth peer name {device} netns {self.namespace}".split())
+        run(*f"ip -n {self._net.switch} link set {link} master {switch} up".split())
+        run(*f"ip -n {self.namespace} addr add {address}/24 dev {device}".split())
+        run(*f"ip -n {self.namespace} link set {device} up".split())
+
+    @property
+    def memory_bytes(self) -> int:
+        """What its node takes."""
+        assert self._process is not None
+        return int(psutil.Process(self._process.pid).memory_info().rss)
+
     def move(self, address: str) -> None:
         """The network gives it another address."""
         run("ip", "-n", self.namespace, "addr", "del", f"{self.address}/24", "dev", "eth0")
@@ -304,6 +345,12 @@ class Net:
         await self._stack.aclose()
         for namespace in reversed(self._namespaces):
             run("ip", "netns", "del", namespace)
+
+    def another(self, switch: str) -> str:
+        """One more network, to which nobody belongs yet."""
+        run("ip", "-n", self.switch, "link", "add", switch, "type", "bridge", "mcast_snooping", "0")
+        run("ip", "-n", self.switch, "link", "set", switch, "up")
+        return switch
 
     def _add_namespace(self, name: str) -> None:
         run("ip", "netns", "add", name)

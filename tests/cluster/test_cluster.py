@@ -3,104 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cluster.net import Computer, Net, network
-from tests.fakes import BOUND_S, HANG, chunk, happens, head, stream
+from tests.cluster.kit import Asking, ask, first_asked, pair
+from tests.cluster.net import Computer, Net
+from tests.fakes import HANG, chunk, happens, head, stream
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
-
-BODY = {"model": "llama", "messages": [{"role": "user", "content": "hello"}], "stream": True}
-
-
-@pytest.fixture
-async def net(tmp_path: Path) -> AsyncIterator[Net]:
-    async with network(tmp_path) as made:
-        yield made
-
-
-async def pair(one: Computer, other: Computer) -> None:
-    """``other`` shows the digits, ``one`` types them; each may use the other's models."""
-    showing = await other.spawn("pair", "--yes", "--json")
-    assert showing.stdout is not None
-    async with asyncio.timeout(3 * BOUND_S):
-        code = json.loads(await showing.stdout.readline())["code"]
-    await one.quorum("pair", f"{code}@{other.address}")
-    async with asyncio.timeout(3 * BOUND_S):
-        out, err = await showing.communicate()
-    assert showing.returncode == 0, f"{err.decode()}\n{other.log}"
-    assert json.loads(out)["peer_name"] == one.name
-
-
-@pytest.fixture
-async def three(net: Net) -> tuple[Computer, Computer, Computer]:
-    """A laptop without the model, and two holders of it; the laptop is paired with both."""
-    laptop = await net.computer("laptop", "other")
-    studio, attic = await net.computer("studio", "llama"), await net.computer("attic", "llama")
-    await asyncio.gather(laptop.start(), studio.start(), attic.start())
-    for holder in (studio, attic):
-        holder.engine.play(head(), stream(holder.name))
-        await pair(laptop, holder)
-    for holder in (studio, attic):
-        await laptop.peer_is(holder, "healthy")
-        await laptop.offers("llama", holder.name)
-    return laptop, studio, attic
-
-
-class Asking:
-    """One streamed request, and afterwards what it got."""
-
-    def __init__(self, computer: Computer, body: dict[str, Any] | None = None) -> None:
-        self._computer = computer
-        self._body = body or BODY
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.got = b""
-        self.begun = asyncio.Event()
-
-    async def __call__(self) -> Asking:
-        async with self._computer.http.post("/v1/chat/completions", json=self._body) as reply:
-            self.status, self.headers = reply.status, dict(reply.headers)
-            async for piece in reply.content.iter_any():
-                self.got += piece
-                self.begun.set()
-        return self
-
-    @property
-    def text(self) -> str:
-        """What the user reads."""
-        said = ""
-        for line in self.got.splitlines():
-            if line.startswith(b"data: {"):
-                for choice in json.loads(line[6:]).get("choices", ()):
-                    said += choice["delta"].get("content") or ""
-        return said
-
-    async def receipt(self) -> dict[str, Any]:
-        async with self._computer.http.get(f"/jobs/{self.headers['X-Quorum-Job']}") as reply:
-            told: dict[str, Any] = (await reply.json())["receipt"]
-            return told
-
-
-async def ask(computer: Computer) -> Asking:
-    return await Asking(computer)()
-
-
-async def first_asked(*computers: Computer) -> Computer:
-    """Which of them gets a request; the others have none."""
-    waiting = {asyncio.ensure_future(one.engine.request(len(one.engine.asked))): one for one in computers}
-    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
-    return waiting[done.pop()]
 
 
 async def test_a_request_is_answered_by_a_computer_that_has_the_model(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from router.library import STARTER_NAME
+from tests.cluster.kit import Asking, pair
 from tests.cluster.net import Computer, network
-from tests.cluster.test_cluster import Asking, pair
 from tests.fakes import happens
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

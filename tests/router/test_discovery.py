@@ -179,6 +179,53 @@ async def test_a_flood_of_names_fills_nothing_and_paired_ones_stay(net: Net) -> 
     assert node.places(paired)
 
 
+@pytest.mark.parametrize(
+    "label", ["a" * 51 + ".", "a.b" + "c" * 49, "\\" * 52, "a" * 51 + "1", " " * 52, "", "a" * 200]
+)
+async def test_a_name_that_is_no_node_id_is_not_looked_up(net: Net, label: str) -> None:
+    node = await net.node(1)
+    node._heard(None, net.service, f"{label}.{net.service}", _Added)
+    node._heard(None, net.service, label, _Added)
+    assert not node._pending
+
+
+async def test_one_that_a_flood_kept_from_being_seen_is_looked_at_later(net: Net) -> None:
+    one, two = await net.node(1), await net.node(2)
+    await two.announce("studio", ["10.77.0.2"], 7412)
+    await net.until(lambda: names(one) == ["studio"])
+    one._seen.drop(one.sightings()[0].node_id)
+    assert names(one) == []
+    for name in one._known_names():
+        one._heard(None, net.service, name, _Added)
+    await net.until(lambda: names(one) == ["studio"])
+
+
+async def test_a_flood_is_looked_at_in_its_turn_and_a_paired_node_before_it(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One packet can bring thousands of names up again: each waits once, and the loop goes on meanwhile."""
+    paired = node_id_of(bytes([9] * 32))
+    node = await net.node(1, paired=lambda: [paired])
+    for _ in range(3):
+        for number in range(PENDING_MAX + 10):
+            node._heard(
+                None, net.service, f"{node_id_of(bytes([8]) + number.to_bytes(31, 'big'))}.{net.service}", _Added
+            )
+    node._heard(None, net.service, f"{paired}.{net.service}", _Added)
+    assert len(node._pending) == PENDING_MAX + 1
+    looked: list[str] = []
+
+    def look(label: str) -> None:
+        looked.append(label)
+        del node._pending[label]
+        net.news.set()
+
+    monkeypatch.setattr(node, "_look_at", look)
+    await net.until(lambda: not node._pending)
+    assert looked[0] == paired
+    assert len(looked) == PENDING_MAX + 1
+
+
 async def test_where_there_is_no_network_the_node_runs_all_the_same_and_finds_it_later(
     net: Net, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -73,7 +73,8 @@ def test_what_was_never_measured_has_a_cautious_guess() -> None:
 def test_a_full_queue_says_when_its_next_place_is_likely() -> None:
     lane = Lane("e", 2)
     rates = learnt(done(lane, "m", 30.0))
-    lane.running_model, lane.waiting = "m", 5
+    lane.running_model = "m"
+    lane.add(make_job(lane_model="m"))
     assert rates.turn_s([lane]) == 15.0
     assert rates.turn_s([]) == 1.0
 

@@ -253,3 +253,27 @@ async def _shown(node: Discovery) -> None:
     """Until what is announced has gone out."""
     assert node._publishing is not None
     await asyncio.wait_for(asyncio.shield(node._publishing), BOUND_S)
+
+
+async def test_one_that_is_asked_for_is_seen_or_not(net: Net) -> None:
+    one = await net.node(1)
+    two = await net.node(2)
+    other = node_id_of((2).to_bytes(32, "big"))
+    assert not await one.sees(other)
+    await two.announce("studio", ["10.77.0.2"], 7412)
+    await net.until(lambda: one.count() == 1)
+    assert (await one.sees(other), one.name_of(other), one.deaf) == (True, "studio", "")
+    assert (one.name_of("?"), one.places("?")) == ("", [])
+
+
+async def test_why_nobody_can_be_looked_for_is_told(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(*args: Any, **more: Any) -> None:
+        raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr("zeroconf.asyncio.AsyncZeroconf", taken)
+    one = await net.node(1)
+    assert one.deaf == "Address already in use"
+    assert not await one.sees(node_id_of((2).to_bytes(32, "big")))
+    monkeypatch.undo()
+    await one.refresh()
+    assert one.deaf == ""

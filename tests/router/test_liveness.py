@@ -105,6 +105,18 @@ def test_a_computer_that_sleeps_is_not_one_that_failed() -> None:
     assert (peer.state, peer.live.reason) == (HEALTHY, "")
 
 
+def test_that_one_which_said_goodbye_is_not_reached_is_no_news_until_it_answers() -> None:
+    peer = Peer()
+    peer.live.told(RUNNING)
+    assert (peer.live.left, peer.live.heard_at) == (False, peer.clock.wall())
+    peer.live.goodbye()
+    peer.live.broke("studio can't be reached.")
+    assert (peer.live.left, peer.live.reason) == (True, "It was closed.")
+    peer.live.answered()
+    peer.live.broke("This computer is not paired with yours.")
+    assert (peer.state, peer.live.reason) == (OFFLINE, "This computer is not paired with yours.")
+
+
 def test_what_changes_nothing_is_not_told() -> None:
     peer = Peer()
     for _ in range(3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from router.errors import ModelNotFoundError
 from router.health import Failure
 from router.liveness import Patience
 from router.peer_client import Place
-from router.peer_link import GAP_S, PLACES_MAX, STATE, PeerLink
+from router.peer_link import GAP_S, LATENCIES_MAX, PLACES_MAX, STATE, PeerLink
 from router.peer_tls import client_session
 from router.placement import Word
 from router.registry import Registry
 from router.states import NodeMode, PeerState
 from router.trust import Peer
 from router.wire import PeerSnapshot
-from tests.fakes import BOUND_S
+from tests.fakes import BOUND_S, free_port
 from tests.fakes_peer import LivePeer as Studio
 from tests.fakes_peer import Talk, frozen, told
 
@@ -130,6 +131,55 @@ async def test_each_change_is_known_at_once(side: Side, studio: Studio) -> None:
     assert side.verdict() is None
     with pytest.raises(ModelNotFoundError):
         side.registry.find("n")
+
+
+async def test_the_name_shown_follows_the_one_told_and_is_kept(side: Side, studio: Studio) -> None:
+    names: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    link = await side.link(studio.peer, renamed=lambda *named: names.put(named))
+    await side.until(lambda: link.state is HEALTHY)
+    studio.say.put_nowait(told("change", studio.snapshot("m", name="attic")))
+    async with asyncio.timeout(BOUND_S):
+        assert await names.get() == (studio.node_id, "attic")
+    assert (link.engine.label, link.engine.node) == ("attic", studio.node_id)
+
+
+async def test_where_somebody_found_it_is_tried_at_once(side: Side, studio: Studio) -> None:
+    link = await side.link(replace(studio.peer, addresses=(), port=free_port()))
+    await side.until(lambda: link.reason == "No address of it is known.")
+    assert (await link.up(0), link.heard_at) == (False, None)
+    link.dial(("127.0.0.1", studio.port))
+    assert await link.up(BOUND_S)
+    assert link.heard_at is not None
+    link.dial(("127.0.0.1", 1))  # one that is followed stays
+    assert link.client.place == ("127.0.0.1", studio.port)
+
+
+async def test_the_time_there_and_back_is_measured_again_and_again(
+    side: Side, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.peer_link.MEASURE_S", 0.01)
+    link = await side.link(studio.peer)
+    await side.until(lambda: len(link.latencies_s) == LATENCIES_MAX)
+    first = link.latencies_s
+    await side.until(lambda: link.latencies_s != first)
+    assert len(link.latencies_s) == LATENCIES_MAX
+    assert all(0 < took < 1 for took in link.latencies_s)
+
+
+async def test_one_that_is_just_being_paired_is_asked_again_in_a_moment(side: Side, studio: Studio) -> None:
+    honest = studio.scripts[STATE]
+    refusals = 3
+
+    async def not_yet(talk: Talk) -> None:
+        nonlocal refusals
+        refusals -= 1
+        if refusals <= 0:
+            studio.scripts[STATE] = honest
+        await talk.refuse(401, "unauthorized", "This computer is not paired with yours.")
+
+    studio.scripts[STATE] = not_yet
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY, 8)
 
 
 async def test_a_killed_process_is_known_within_a_second_and_found_again(side: Side, studio: Studio) -> None:

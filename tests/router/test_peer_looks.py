@@ -31,6 +31,15 @@ def test_a_link_tells_name_state_and_reason() -> None:
     assert (info.name, info.state, info.reason) == ("studio", PeerState.UNHEALTHY, "It doesn't answer.")
 
 
+def test_how_far_away_a_computer_was_and_when_it_was_heard_of() -> None:
+    link = FakeLink(peer_of(OTHER))
+    info = paired_info(link.peer, link)
+    assert (info.latency_s, info.latencies_s, info.heard_at) == (0.002, [0.003, 0.002], link.heard_at)
+    link.latencies_s, link.heard_at = (), None
+    info = paired_info(link.peer, link)
+    assert (info.latency_s, info.latencies_s, info.heard_at) == (None, [], None)
+
+
 def test_before_the_first_word_of_a_computer_nothing_is_made_up() -> None:
     link = FakeLink(peer_of(OTHER))
     link.snapshot = None

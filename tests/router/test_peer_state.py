@@ -80,10 +80,22 @@ async def test_one_that_may_not_use_models_hears_of_none(site: Site) -> None:
         assert (await states.next()).json["models"] == []
 
 
+async def test_whether_models_are_shared_at_all_and_with_whom_is_told(site: Site) -> None:
+    async with site.state() as states:
+        told = (await states.next()).json
+        assert (told["shared"], told["granted"]) == (True, True)
+        await site.trust.grant(LAPTOP, may_use=False)
+        told = (await states.next()).json
+        assert (told["shared"], told["granted"]) == (True, False)
+        assert site.surface.feed.follows(LAPTOP)
+        assert not site.surface.feed.follows("another")
+
+
 async def test_with_sharing_off_no_models_are_told(make_node: MakeNode, engine: ScriptedEngine) -> None:
     node = await make_node(engine)
     async with surface_of(node) as site, site.state() as states:
-        assert (await states.next()).json["models"] == []
+        told = (await states.next()).json
+        assert (told["models"], told["shared"], told["granted"]) == ([], False, True)
         node.settings.update({"share": True})
         while not (await states.next()).json["models"]:
             pass

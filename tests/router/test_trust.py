@@ -228,6 +228,18 @@ async def test_a_peer_that_moved_is_found_at_its_new_addresses(tmp_path: Path) -
         assert (peer.addresses, peer.port) == (("10.0.0.9", "100.64.0.9"), 7413)
 
 
+async def test_another_name_is_shown_and_changes_nothing_else(tmp_path: Path) -> None:
+    async with computer(tmp_path) as before:
+        await before.trust.add(peer_of(OTHER))
+        await before.trust.rename(OTHER, "attic\n\x1b[31m" + "x" * 99)
+        with pytest.raises(QuorumError):
+            await before.trust.rename(THIRD, "nobody")
+    async with computer(tmp_path) as after:
+        peer = after.trust.get(OTHER)
+        assert peer is not None
+        assert (peer.name[:9], len(peer.name), peer.may_use) == ("attic[31m", 63, True)
+
+
 async def test_pairing_again_replaces_the_secrets(here: Computer) -> None:
     await here.trust.add(peer_of(OTHER, "one"))
     await here.trust.add(peer_of(OTHER, "two"))

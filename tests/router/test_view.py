@@ -161,6 +161,15 @@ async def test_the_tray_hears_of_the_node_without_a_page(watched: Watched) -> No
     assert (await asyncio.wait_for(heard.get(), 1.0)).running == 1
 
 
+async def test_the_tray_hears_of_other_computers_without_a_page(watched: Watched) -> None:
+    studio = PeerInfo(id="s", name="studio", state=PeerState.HEALTHY, paired=True)
+    heard: asyncio.Queue[list[PeerInfo]] = asyncio.Queue()
+    watched.view.peers = lambda: [studio]
+    watched.view.on_peers = heard.put_nowait
+    watched.view.changed("peers")
+    assert await asyncio.wait_for(heard.get(), 1.0) == [studio]
+
+
 async def test_a_changed_setting_reaches_the_page(watched: Watched) -> None:
     with watched.bus.queue() as queue:
         watched.settings.update({"route": "fastest"})

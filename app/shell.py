@@ -218,6 +218,11 @@ class Desktop:
         if self.window is not None:
             self.window.show()
 
+    def _show_page(self, name: str) -> None:
+        self._show()
+        if self.window is not None and self.window.shows_own_page():
+            self.window.run_js(f"location.hash = '#/{name}'; 0")
+
     def _clicked(self, action: Action) -> None:
         self._do(self._perform, action)
 
@@ -226,9 +231,9 @@ class Desktop:
             case Action.OPEN:
                 self._show()
             case Action.PEERS:
-                self._show()
-                if self.window is not None and self.window.shows_own_page():
-                    self.window.run_js("location.hash = '#/peers'; 0")
+                self._show_page("peers")
+            case Action.UPDATE:
+                self._show_page("settings")
             case Action.PAUSE:
                 self.service.pause()
             case Action.PAUSE_HOUR:

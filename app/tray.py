@@ -26,6 +26,7 @@ class Action(StrEnum):
 
     OPEN = "open"
     PEERS = "peers"
+    UPDATE = "update"
     PAUSE = "pause"
     PAUSE_HOUR = "pause-hour"
     RESUME = "resume"
@@ -131,6 +132,7 @@ def menu(state: TrayState) -> list[Item | None]:
         Item("notice", _shortened(notice), enabled=False, visible=bool(notice)),
         SEPARATOR,
         Item("open", "Open Quorum", Action.OPEN, started, default=True),
+        _update_item(state),
         *_peer_items(state.peers),
         SEPARATOR,
         pause,
@@ -148,6 +150,14 @@ def menu(state: TrayState) -> list[Item | None]:
         SEPARATOR,
         Item("quit", "Quit", Action.QUIT),
     ]
+
+
+def _update_item(state: TrayState) -> Item:
+    """A newer version, while nothing is done about it yet."""
+    update = None if state.info is None else state.info.update
+    there = update is not None and update.state == "available"
+    label = f"Version {_shortened(update.version)} is there" if update is not None and there else ""
+    return Item("update", label, Action.UPDATE, enabled=there, visible=there)
 
 
 def _peer_items(peers: tuple[PeerInfo, ...]) -> list[Item]:

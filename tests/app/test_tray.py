@@ -12,6 +12,7 @@ from PIL import Image
 
 from app.service import NodeInfo, NodeMode
 from app.tray import APP_ICON, ASSETS, PIXELS, Action, Item, Look, TrayState, make_tray, menu
+from router.wire_care import UpdateInfo, UpdateState
 
 
 def state(mode: NodeMode = NodeMode.RUNNING, *, login: bool = False, **values: object) -> TrayState:
@@ -145,3 +146,12 @@ def test_the_tray_of_windows_and_macos_asks_the_platform_for_the_panel(
     make_tray(window, lambda action: None)
 
     assert made[0][1]() is True
+
+
+def test_a_newer_version_is_a_line_that_leads_to_it() -> None:
+    there = UpdateInfo(state=UpdateState.AVAILABLE, version="0.2.0")
+
+    item = items(state(update=there))["update"]
+    assert (item.label, item.action, item.visible) == ("Version 0.2.0 is there", Action.UPDATE, True)
+    for shown in (TrayState(), state(), state(update=UpdateInfo(state=UpdateState.CURRENT))):
+        assert not items(shown)["update"].visible

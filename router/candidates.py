@@ -74,8 +74,9 @@ class Candidates:
         views = [self._view(job, holder, here if holder.local else None, now) for holder in holders]
         decision = placement.place(views, frozenset(job.tried), self._route(job.model), self._need(job, holders[0]))
         absent = () if job.origin is Origin.PEER else self._registry.absent(holders)
-        if absent or (decision.predicted is not None and now > job.created_mono):
-            decision = replace(decision, absent=absent, predicted=_after(decision, round(now - job.created_mono, 3)))
+        after_s = round(now - job.created_mono, 3)
+        if absent or after_s:
+            decision = replace(decision, absent=absent, predicted=_after(decision, after_s))
         return decision
 
     def any(self, job: Job) -> bool:
@@ -155,7 +156,8 @@ class Candidates:
 
 def _after(decision: Decision, after_s: float) -> Predicted | None:
     """What is expected, counted from when the job was accepted."""
-    return with_fields(decision.predicted, after_s=after_s) if decision.predicted is not None else None
+    seen = decision.predicted
+    return with_fields(seen, after_s=after_s) if seen is not None and after_s else seen
 
 
 def _seeing(job: Job, found: list[Holder]) -> list[Holder]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ FRESH_S = 600.0
 BYTES_A_TOKEN = 4.0
 ANSWER_TOKENS = 256.0
 PROMPT_TOKENS = 1000.0
-LOOK_BYTES = 2048
+LOOK_BYTES = 512
 
+_MAX = b'"max_'
 _LIMIT = re.compile(rb'"max_(?:completion_)?tokens"\s*:\s*(\d{1,9})')
 
 
@@ -58,6 +60,9 @@ class _Texts:
     size: _Ratio = field(default_factory=_Ratio)  # bytes over tokens
     prompt: float | None = None
     answer: float | None = None
+
+
+_NO_TEXTS = _Texts()
 
 
 class Rates:
@@ -146,15 +151,13 @@ class Rates:
 
     def need(self, job: Job, identity: str) -> Need:
         """What ``job`` is expected to take: by the size of its request and by what the model usually answers."""
-        texts = self._texts.get(identity) or _Texts()
+        texts = self._texts.get(identity, _NO_TEXTS)
         by_size = len(job.body) / (texts.size.value or BYTES_A_TOKEN)
         prompt = (texts.prompt or PROMPT_TOKENS) if job.sees else by_size
         if job.kind is Kind.EMBEDDING:
             return Need(prompt)
         answer = texts.answer or ANSWER_TOKENS
-        if limit := _LIMIT.search(job.body[:LOOK_BYTES]) or _LIMIT.search(job.body[-LOOK_BYTES:]):
-            answer = min(answer, int(limit[1]))
-        return Need(prompt, answer)
+        return Need(prompt, min(answer, _limit(job.body)))
 
     # -- lines
 
@@ -188,6 +191,14 @@ class Rates:
         """Seconds until some lane takes its next job: when a full queue should have a place again."""
         turns = [self.work_s(lane.engine, lane.running_model) / lane.width for lane in lanes if lane.waiting]
         return min(300.0, max(1.0, min(turns, default=1.0)))
+
+
+def _limit(body: bytes) -> float:
+    """How many tokens an answer may have, where the request says so near its beginning or its end."""
+    for part in (body[:LOOK_BYTES], body[-LOOK_BYTES:]):
+        if _MAX in part and (found := _LIMIT.search(part)) is not None:
+            return float(found[1])
+    return math.inf
 
 
 def identity_of(digest: str | None, name: str) -> str:

@@ -191,7 +191,8 @@ class Registry:
             local=local,
             warm=model.resident or (local and not engine.needs_load(model.name)),
             last_used=self.replicas.get(engine_id, model.name).last_used,
-            free_vram_bytes=max(0, snapshot.free_vram_bytes - self.replicas.reserved_bytes(engine_id)),
+            free_vram_bytes=snapshot.free_vram_bytes
+            and max(0, snapshot.free_vram_bytes - self.replicas.reserved_bytes(engine_id)),
             blocked=blocked,
             detail=detail,
             others=self.others(engine_id),

@@ -32,6 +32,7 @@ ENGINES = ("e", "f", "g")
 PEERS = ("peer-p", "peer-q", "peer-r")
 ALL = ENGINES + PEERS
 MODELS = ("a", "b", "c")
+ROUTES = {"a": "peers-first", "b": "fastest", "c": "local-first"}
 HOLD = {"e": ("a", "b"), "f": ("b", "c"), "g": ("a", "c"), "peer-p": MODELS, "peer-q": ("a", "b"), "peer-r": ("b",)}
 taken = 0
 
@@ -47,7 +48,11 @@ class Queue(RuleBasedStateMachine):
         self.readers: dict[str, Listener] = {}
         self.tried: Counter[tuple[str, int, str]] = Counter()
         self.last_try: dict[str, int] = {}
-        self.world = World(*(self.engines[name] for name in ENGINES), jitter=lambda low, high: (low + high) / 2)
+        self.world = World(
+            *(self.engines[name] for name in ENGINES),
+            route=lambda model: ROUTES[model],
+            jitter=lambda low, high: (low + high) / 2,
+        )
         self.world.effects.on_start = self._started
         self.world.effects.stop = self._stopped  # type: ignore[method-assign] # seen, then as before
 

@@ -14,9 +14,11 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from enum import IntEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 TRY_S: Final = 15
+WEBVIEW2: Final = r"Microsoft\EdgeUpdate\Clients\{F3017226-FE2A-4295-8BDF-00C3A9A7E4C5}"
+WEBVIEW2_FROM: Final = "https://developer.microsoft.com/microsoft-edge/webview2"
 
 SOFTWARE: Final = {
     "QT_XCB_GL_INTEGRATION": "none",
@@ -42,7 +44,23 @@ def why_headless(environ: Mapping[str, str] = os.environ) -> str:
     else:
         needed = ("webview", "pystray")
     missing = [name for name in needed if not _installed(name)]
-    return f"The desktop part is not installed ({', '.join(missing)} is missing)." if missing else ""
+    if missing:
+        return f"The desktop part is not installed ({', '.join(missing)} is missing)."
+    if sys.platform == "win32" and not _webview2():
+        return "The window needs Microsoft's WebView2 Runtime, which this computer lacks."
+    return ""
+
+
+def _webview2() -> bool:
+    """Whether WebView2 is installed, for this user or for all; without it pywebview would show Internet Explorer."""
+    import winreg
+
+    registry: Any = winreg
+    for root, folder in ((registry.HKEY_CURRENT_USER, ""), (registry.HKEY_LOCAL_MACHINE, "WOW6432Node\\")):
+        with contextlib.suppress(OSError), registry.OpenKey(root, f"SOFTWARE\\{folder}{WEBVIEW2}") as key:
+            if str(registry.QueryValueEx(key, "pv")[0]) not in ("", "0.0.0.0"):  # noqa: S104 # a version, no address
+                return True
+    return False
 
 
 def why_impossible() -> str:

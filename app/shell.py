@@ -52,6 +52,7 @@ def run(options: NodeOptions, *, hidden: bool = False, headless_ok: bool = True,
                 return _explain(other, options.data_dir)
     except StartError as error:
         complain(error.message, error.hint)
+        _show_message(error.message, error.hint)
         return 1
     try:
         desktop = Desktop(options, service or Service(options), hidden=hidden)
@@ -63,6 +64,11 @@ def run(options: NodeOptions, *, hidden: bool = False, headless_ok: bool = True,
 
 
 def _headless(options: NodeOptions, reason: str, headless_ok: bool) -> int:
+    if sys.platform == "win32":  # what it served without a window nobody would see, nor end
+        hint = f"Get it at {display.WEBVIEW2_FROM}; or start 'quorum-cli serve' for the node alone."
+        complain(reason, hint)
+        _show_message(reason, hint)
+        return 1
     if not headless_ok:
         complain(reason, "Start 'quorum serve' for the node alone.")
         return 1
@@ -329,21 +335,29 @@ class Desktop:
             save(self._memory, self._memory_path)
 
 
+def _show_message(message: str, hint: str) -> None:
+    """For those who started Quorum by a click and see no stderr; nothing where no display can be used."""
+    if display.Trial(display.Drawing.SOFTWARE).result() is display.Drawing.IMPOSSIBLE:
+        return
+    display.prepare()
+    from app.window import make_platform
+
+    make_platform().alert("Quorum can't start", f"{message}\n\n{hint}")
+
+
 def _explain(other: Other, data_dir: Path) -> int:
     match other.reply:
         case Reply.SHOWN:
             say("Quorum already runs; its window is shown.")
             return 0
         case Reply.NO_WINDOW:
-            complain(
-                f"Quorum already runs without a window at {other.address}.",
-                f"Open {other.address} in a browser, or stop that one (process {other.pid}) and start the desktop.",
-            )
+            message = f"Quorum already runs without a window at {other.address}."
+            hint = f"Open {other.address} in a browser, or stop that one (process {other.pid}) and start the desktop."
         case _:
-            complain(
-                f"Another Quorum holds {data_dir} but does not answer.",
-                f"End it (process {other.pid or 'unknown'}) and start again.",
-            )
+            message = f"Another Quorum holds {data_dir} but does not answer."
+            hint = f"End it (process {other.pid or 'unknown'}) and start again."
+    complain(message, hint)
+    _show_message(message, hint)
     return 1
 
 

@@ -67,6 +67,29 @@ async def test_tray_and_page_and_node_agree(
     assert not (start_desk.data_dir / "node.json").exists()
 
 
+async def test_an_hours_pause_survives_a_restart_with_the_time_that_is_left(
+    start_desk: StartDesk, screen: Screen, bus: SessionBus, tray: FakeTray
+) -> None:
+    desk = await start_desk(screen=screen, bus=bus, hidden=True, real=True)
+    await tray.icon()
+    await tray.entry("Running · 0 models")
+    await tray.click("Pause for an hour")
+    await tray.entry("Resume")
+    ends = status(start_desk.data_dir)["paused_until"]
+    assert abs(ends - time.time() - 3600) < 30
+    line = (await tray.menu())[0].label
+    assert line.startswith("Paused until ")
+    await desk.do("quit")
+    assert await desk.ended() == 0
+    tray.items.clear()
+
+    await start_desk(screen=screen, bus=bus, hidden=True, real=True)
+    await tray.icon()
+
+    await tray.entry(line)
+    assert abs(status(start_desk.data_dir)["paused_until"] - ends) < 1
+
+
 @pytest.mark.engine
 async def test_a_typed_question_is_answered_in_the_window(
     start_desk: StartDesk, screen: Screen, bus: SessionBus, tray: FakeTray, starter_model: Path, out: Path

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,6 +50,33 @@ def test_a_missing_desktop_part_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
     assert "webview" in why_headless({"DISPLAY": ":0"})
+
+
+@pytest.mark.parametrize(
+    ("user", "machine", "there"), [("", "", False), ("0.0.0.0", "", False), ("120.1", "", True), ("", "131.0", True)]
+)
+def test_windows_without_webview2_is_told_what_it_needs(
+    user: str, machine: str, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {"user": user, "machine": machine}
+
+    def open_key(root: str, path: str) -> contextlib.AbstractContextManager[str]:
+        assert "{F3017226-FE2A-4295-8BDF-00C3A9A7E4C5}" in path
+        if not versions[root]:
+            raise FileNotFoundError(path)
+        return contextlib.nullcontext(versions[root])
+
+    registry = SimpleNamespace(
+        HKEY_CURRENT_USER="user",
+        HKEY_LOCAL_MACHINE="machine",
+        OpenKey=open_key,
+        QueryValueEx=lambda key, name: (key, 1),
+    )
+    monkeypatch.setitem(sys.modules, "winreg", registry)
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+
+    assert ("WebView2" not in why_headless({})) is there
 
 
 def test_the_sandbox_is_given_up_for_root_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.app.conftest import RUNNING, SHOWN, StartDesk
 from tests.app.rig import Desk, Screen, SessionBus
+from tests.app.serving import serving
 from tests.app.statusnotifier import FakeTray
 
 pytestmark = [pytest.mark.desktop, pytest.mark.timeout(120)]
@@ -174,3 +177,60 @@ async def test_a_dialog_about_the_start_does_not_hold_up_a_signal(
     desk.send(signal.SIGTERM)
 
     assert await desk.ended() == 1
+
+
+async def test_a_folder_that_cannot_be_written_is_explained_in_a_dialog_too(
+    start_desk: StartDesk, screen: Screen, bus: SessionBus
+) -> None:
+    start_desk.data_dir = Path("/proc/quorum")  # nobody can write there, not even root
+    desk = await start_desk(screen=screen, bus=bus)
+
+    question = await desk.event("question")
+    assert question["text"].startswith("The data folder /proc/quorum can't be used: ")
+    assert "--data-dir" in question["text"]
+    assert "can't be used" in desk.errors
+    assert "Traceback" not in desk.errors
+    desk.send(signal.SIGTERM)
+    assert await desk.ended() != 0
+
+
+async def test_a_desktop_on_the_folder_of_a_headless_node_says_where_that_one_answers(
+    start_desk: StartDesk, screen: Screen, bus: SessionBus
+) -> None:
+    with serving(start_desk.data_dir, QUORUM_BUILTIN_ENGINE="0") as node:
+        desk = await start_desk(screen=screen, bus=bus)
+
+        question = await desk.event("question")
+        assert f"already runs without a window at {node.address}." in question["text"]
+        assert str(node.process.pid) in question["text"]
+        desk.send(signal.SIGTERM)
+        await desk.ended()
+
+
+async def test_without_a_session_bus_closing_asks_as_without_a_tray(start_desk: StartDesk, screen: Screen) -> None:
+    desk = await start_desk(screen=screen)
+    await desk.event(SHOWN)
+
+    await desk.do("close")
+    assert (await desk.event("question"))["text"] == "Keep Quorum running?"
+    await desk.do("press", "Quit")
+
+    assert await desk.ended() == 0
+    assert desk.errors == ""
+
+
+async def test_a_start_at_login_that_an_installer_set_up_is_shown_and_kept(
+    desk: Desk, start_desk: StartDesk, screen: Screen, bus: SessionBus, tray: FakeTray
+) -> None:
+    await tray.click("Start at login")
+    await tray.checked("Start at login", True)
+    await desk.do("quit")
+    assert await desk.ended() == 0
+    (start_desk.data_dir / "settings.json").unlink()  # the entry is there, and nobody has made the setting
+    tray.items.clear()
+
+    await start_desk(screen=screen, bus=bus, hidden=True)
+    await tray.icon()
+
+    await tray.checked("Start at login", True)
+    assert json.loads((start_desk.data_dir / "settings.json").read_text()) == {"start_at_login": True}

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from app.tray import PIXELS, Look
 from tests.app.conftest import RUNNING, SHOWN, StartDesk
 from tests.app.rig import Desk, Screen, SessionBus
 from tests.app.statusnotifier import FakeTray
@@ -41,6 +43,18 @@ async def test_the_menu_says_what_the_node_does(desk: Desk, tray: FakeTray, scre
     pictures.add(await tray.pixels())
 
     assert len(pictures) == 4
+
+
+async def test_the_panel_gets_the_icon_in_every_size_sharp_on_any_display(desk: Desk, tray: FakeTray) -> None:
+    pictures = {width: bytes(data) for width, _, data in await tray.value("IconPixmap")}
+
+    assert set(pictures) >= set(PIXELS)
+    for pixels, shown in pictures.items():
+        if pixels in PIXELS:
+            with Image.open(Look.RUNNING.picture(True, pixels)) as drawn:
+                red, green, blue, opaque = drawn.convert("RGBA").split()
+            wanted = Image.merge("RGBA", (opaque, red, green, blue)).tobytes()
+            assert [a for a, b in zip(shown[::4], wanted[::4], strict=True) if abs(a - b) > 2] == []
 
 
 async def test_pause_resume_and_pause_for_an_hour_reach_the_node(desk: Desk, tray: FakeTray) -> None:

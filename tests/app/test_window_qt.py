@@ -52,6 +52,11 @@ async def test_zoom_keys_work_and_a_browsers_reload_and_menu_do_not(desk: Desk, 
     for keys in ("F5", "ctrl+r"):
         screen.key(keys)
         await desk.event(f"title key {keys[-1] if keys != 'F5' else keys}")
+    before = await desk.do("js", "location.hash = '#elsewhere'; history.length")
+    screen.key("alt+Left")
+    await desk.event("title key ArrowLeft")
+    assert await desk.do("js", "location.hash") == "#elsewhere"
+    assert await desk.do("js", "history.length") == before
 
     assert await desk.do("node", "loads") == 1
     assert await desk.do("menu_policy") == "NoContextMenu"

@@ -1,7 +1,8 @@
 """The signed manifest of a release, for programs that update themselves.
 
     new-key ID FILE        a new key: the private half into FILE (0600), the entry of assets/update-keys.json to stdout
-    archive FOLDER DIST    quorum-VERSION-PLATFORM.tar.gz of the frozen program in FOLDER; the same bytes every time
+    archive FOLDER DIST    quorum-VERSION-PLATFORM.tar.gz of the frozen program (dist/quorum, on macOS
+                           dist/Quorum.app); the same bytes every time
     sign DIST              DIST/manifest.json over all such archives of this version in DIST
 
 The private key comes from QUORUM_UPDATE_KEY (its base64) or ``--key-file``, its id from QUORUM_UPDATE_KEY_ID or

@@ -77,8 +77,9 @@ def _versions() -> Parts:
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        except importlib.metadata.PackageNotFoundError:  # a frozen program has few of these notes
+            if said := getattr(sys.modules.get(name), "__version__", ""):
+                found[name] = str(said)
     return {
         "quorum": __version__,
         "python": platform.python_version(),

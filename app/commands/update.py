@@ -12,7 +12,7 @@ from app.client import Client, CommandError, ServerEvent
 from app.commands.arguments import data_dir
 from app.commands.output import clean, complain, say, say_json
 
-BACK_S = 240.0
+BACK_S = 300.0
 _BUSY = {
     "checking": "Looking at the feed.",
     "downloading": "Downloading version {version}.",

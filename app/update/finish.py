@@ -22,8 +22,8 @@ from app.update.journal import Journal, Step
 WORD: Final = "--finish-update"
 """``quorum --finish-update FOLDER``: how the helper is started."""
 
-OLD_ENDS_S: Final = 120.0
-FIRST_START_S: Final = 90.0
+OLD_ENDS_S: Final = 600.0
+FIRST_START_S: Final = 180.0  # a large database may have to be brought up to date
 STARTS_MAX: Final = 2
 LOOK_S: Final = 0.1
 DETACHED: Final = 0x8 | 0x200  # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP of Windows

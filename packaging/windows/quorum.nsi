@@ -233,9 +233,11 @@ Section "!Quorum" SEC_QUORUM
     Abort
   ${EndIf}
   RMDir /r "$INSTDIR\app.old"
+  RMDir /r "$INSTDIR\.app.update" ; what a self-update kept belongs to the version that left
   ${If} $Before != ""
   ${AndIf} $Before != $INSTDIR
     RMDir /r "$Before\app"
+    RMDir /r "$Before\.app.update"
     Delete "$Before\uninstall.exe"
     RMDir "$Before"
   ${EndIf}
@@ -414,6 +416,7 @@ Section "Uninstall"
   RMDir /r "$INSTDIR\app"
   RMDir /r "$INSTDIR\app.new"
   RMDir /r "$INSTDIR\app.old"
+  RMDir /r "$INSTDIR\.app.update"
   Delete "$INSTDIR\uninstall.exe"
   RMDir "$INSTDIR"
   DeleteRegKey HKCU "${UNINSTALL}"

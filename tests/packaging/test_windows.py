@@ -336,6 +336,7 @@ def test_it_installs_for_one_user_upgrades_and_leaves_only_what_the_user_made(ma
     assert link.is_file()
     assert machine.note("calls") == machine.note("netsh") == []  # nothing ran, nobody was asked to open ports
 
+    (machine.program / ".app.update").mkdir()  # as a self-update leaves it
     with machine.running("--hidden") as running:
         assert machine.set_up("0.2.0") == 0
         assert running.wait(20) == 0  # it was told to end and did

@@ -312,16 +312,19 @@ class Discovery:
         return len(self._seen.all())
 
     async def sees(self, node_id: str) -> bool:
-        """Whether one announces itself so that it arrives here: known already, or asked for now, at most 3 s."""
-        if self._seen.get(node_id) is not None or self._zeroconf is None:
-            return self._seen.get(node_id) is not None
-        info = self._info(node_id)
-        try:
-            if await info.async_request(self._zeroconf.zeroconf, RESOLVE_S * 1000):
-                self._take(node_id, info)
-        except (OSError, RuntimeError):
+        """Whether one answers when it is asked for by multicast now; at most 3 s. Older sights don't count."""
+        if self._zeroconf is None:
             return False
-        return self._seen.get(node_id) is not None
+        zeroconf, info = self._zeroconf.zeroconf, self._info(node_id)
+        zeroconf.cache.async_remove_records(list(zeroconf.cache.async_entries_with_name(info.name)))
+        try:
+            answered = bool(await info.async_request(zeroconf, RESOLVE_S * 1000))
+        except (OSError, RuntimeError) as error:
+            log.debug("nobody could be asked for: %s", type(error).__name__)
+            return False
+        if answered:
+            self._take(node_id, info)
+        return answered
 
 
 class _Seen:

@@ -16,6 +16,11 @@ from router.settings import Settings
 from router.trust import Peer, Trust
 
 MDNS_PORT: Final = 5353
+CALLS_S: Final = 45.0
+"""A computer that is there calls at least every 30 s, to measure how far away this one is."""
+
+BEATS_S: Final = 6.0
+"""One beat and a little: so much later than its last word a call can come of a computer that was there all the time."""
 
 
 class Lookout(Protocol):
@@ -52,13 +57,15 @@ class OwnWard:
         standing: Standing,
         lookout: Lookout | None,
         settings: Settings,
-        follows: Callable[[str], bool],
+        called_at: Callable[[str], float | None],
+        wall: Callable[[], float],
     ) -> None:
         self._trust = trust
         self._standing = standing
         self._lookout = lookout
         self._settings = settings
-        self.follows = follows
+        self._called_at = called_at
+        self._wall = wall
 
     def patients(self) -> Sequence[tuple[Peer, Line | None]]:
         """The paired computers, each with the line to it."""
@@ -67,6 +74,16 @@ class OwnWard:
     def places(self, node_id: str) -> Sequence[Place]:
         """Where it is announced."""
         return self._lookout.places(node_id) if self._lookout is not None else ()
+
+    def follows(self, node_id: str) -> bool:
+        """Whether a computer called this one just now, after its own last word: it is there, and only one way is shut.
+
+        A line that was open to it says nothing: after a power cut it stands open for minutes.
+        """
+        line, at = self._standing.line(node_id), self._called_at(node_id)
+        if line is None or at is None or self._wall() - at > CALLS_S:
+            return False
+        return at > (line.heard_at or 0.0) + BEATS_S
 
     def name_of(self, node_id: str) -> str:
         """The name of a computer that is paired or seen; empty for an unknown one."""

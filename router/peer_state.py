@@ -139,10 +139,6 @@ class StateFeed:
     def __len__(self) -> int:
         return len(self._watchers)
 
-    def follows(self, node_id: str) -> bool:
-        """Whether a computer follows this one now."""
-        return any(watcher.node_id == node_id for watcher in self._watchers)
-
     def changed(self) -> None:
         """Look again, and tell those to whom it is news."""
         for watcher in self._watchers:

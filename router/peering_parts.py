@@ -85,7 +85,7 @@ async def open_peering(
         changed=lambda: service.view.changed("peers"),
         close=session.close,
     )
-    ward = OwnWard(trust, peering, finder if discovery else None, service.settings, surface.feed.follows)
+    ward = OwnWard(trust, peering, finder if discovery else None, service.settings, surface.called_at, clock.wall)
     peering.doctor = Doctor(identity.node_id, session, ward, clock, tasks)
     service.view.peers = peering.infos
     service.view.pairing = peering.pairing

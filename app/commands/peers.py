@@ -39,14 +39,27 @@ def peers(client: Client, arguments: argparse.Namespace) -> int:
             f"{peer['latency_s'] * 1000:.1f} ms" if peer["latency_s"] is not None else "",
             ", ".join(peer["models"]),
             _allowed(peer),
-            peer["reason"],
+            _why(peer),
         ]
         for peer in shown
     ]
+    if any(peer["state"] in ("unhealthy", "offline") for peer in shown):
+        complain("'quorum doctor' says why a computer is not reached.")
     head = ["COMPUTER", "ID", "STATE", "BUSY", "MEMORY", "VRAM", "AWAY", "MODELS", "MAY", "WHY"]
     for line in table(head, rows, right=frozenset({3, 6})):
         say(line)
     return 0
+
+
+def _why(peer: dict[str, Any]) -> str:
+    """Why it is not, or can't be, what one expects of it."""
+    if peer["state"] in ("healthy", "draining") and not peer["shared"]:
+        return f"{peer['reason']} It does not share its models.".strip()
+    if peer["state"] in ("healthy", "draining") and not peer["granted"]:
+        return f"{peer['reason']} It does not let this computer use its models.".strip()
+    if peer["state"] in ("unhealthy", "offline") and peer["heard_at"] is not None:
+        return f"{peer['reason']} Last heard of {span(max(0.0, time.time() - peer['heard_at']))} ago.".strip()
+    return str(peer["reason"])
 
 
 def _memory(free: int, total: int) -> str:

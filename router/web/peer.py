@@ -60,6 +60,7 @@ class PeerSurface:
         self._listener: PeerListener | None = None
         self._calling_back: set[str] = set()
         self._called_back: dict[str, deque[float]] = {}
+        self._called_at: dict[str, float] = {}
         service.view.on_info.append(lambda _: self.feed.changed())
         service.settings.listen(self._settings_changed)
         trust.listen(self._trust_changed)
@@ -95,12 +96,19 @@ class PeerSurface:
         app.router.add_post(f"{PREFIX}/cancel", self.runs.cancel)
         app.router.add_get(f"{PREFIX}/state", self.state)
         app.router.add_post(f"{PREFIX}/callback", self.callback)
-        guard = PeerGuard(self._trust, lambda: self._desk.is_open)
+        guard = PeerGuard(self._trust, lambda: self._desk.is_open, self._called)
         listener = PeerListener(app, guard, server_context(self._identity), self._tasks, self._limits)
         await self.runs.open()
         await listener.open(addresses, port)
         self._listener = listener
         return listener.port
+
+    def called_at(self, node_id: str) -> float | None:
+        """Wall time at which a paired computer called this one last; None: not since it started."""
+        return self._called_at.get(node_id)
+
+    def _called(self, node_id: str) -> None:
+        self._called_at[node_id] = time.time()
 
     async def follow(self, addresses: Sequence[str]) -> None:
         """The addresses of this computer changed."""

@@ -36,11 +36,14 @@ def body_limit(path: str) -> int:
 
 
 class PeerGuard:
-    """Decides over each request. ``pairing`` tells whether somebody may try a code now."""
+    """Decides over each request. ``pairing`` tells whether somebody may try a code now; ``called`` hears who calls."""
 
-    def __init__(self, trust: Trust, pairing: Callable[[], bool]) -> None:
+    def __init__(
+        self, trust: Trust, pairing: Callable[[], bool], called: Callable[[str], None] = lambda node_id: None
+    ) -> None:
         self._trust = trust
         self._pairing = pairing
+        self._called = called
 
     def bound(self, addresses: Iterable[tuple[str, int]]) -> None:
         """Addresses say nothing here: whoever has the secret may call."""
@@ -61,6 +64,7 @@ class PeerGuard:
             if prove is not None and (code := prove(peer.node_id)):
                 return _refuse(code, "You have too many connections here, or this one is another computer's.")
             request[PEER] = peer
+            self._called(peer.node_id)
         elif path != HELLO and not self._pairing():
             return _refuse("forbidden", "No pairing is open on this computer, or its code is used up.", _PAIR_HINT)
         if path != HELLO and request.headers.get(PROTOCOL_HEADER) not in SPOKEN:

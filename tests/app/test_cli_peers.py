@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from router.pairing_call import PairingError
+from router.states import PeerState
 from router.wire_peers import JoinPairing, PairingAnswer
 from tests.app.serving import ROOT, environment
 from tests.fakes import BOUND_S
@@ -64,6 +65,18 @@ async def test_the_list_says_who_is_there_and_what_is_wrong(tmp_path: Path, peer
     assert ("healthy" in studio, "1/4" in studio, "llama, qwen" in studio, "2.0 ms" in studio) == (True,) * 4
     assert "It was last seen an hour ago." in laptop
     assert "not paired" in attic
+
+
+async def test_why_a_computer_is_no_help_now_is_told(tmp_path: Path, peers: FakePeers) -> None:
+    peers.peers[STUDIO] = peer(STUDIO, "studio", granted=False)
+    peers.peers[LAPTOP] = peer(LAPTOP, "laptop", state=PeerState.OFFLINE, reason="It is asleep.", heard_at=1.0)
+    peers.peers["d" * 52] = peer("d" * 52, "den", shared=False)
+    _, out, err = await quorum(tmp_path, "peers")
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert lines["studio"].endswith("It does not let this computer use its models.")
+    assert lines["den"].endswith("It does not share its models.")
+    assert "It is asleep. Last heard of " in lines["laptop"]
+    assert "quorum doctor" in err
 
 
 async def test_the_list_as_json_is_what_the_node_tells(tmp_path: Path, peers: FakePeers) -> None:

@@ -263,6 +263,8 @@ async def test_one_that_is_asked_for_is_seen_or_not(net: Net) -> None:
     await two.announce("studio", ["10.77.0.2"], 7412)
     await net.until(lambda: one.count() == 1)
     assert (await one.sees(other), one.name_of(other), one.deaf) == (True, "studio", "")
+    await two.stop()
+    assert not await one.sees(other)
     assert (one.name_of("?"), one.places("?")) == ("", [])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from router.peer_client import Place
 from router.settings import Settings
 from router.trust import node_id_of
 from tests.router.peer_kit import Computer, computer, peer_of
+from tests.router.test_peering import FakeLink
 
 STUDIO = node_id_of(bytes(range(32)))
 SEEN = node_id_of(bytes(range(1, 33)))
@@ -44,8 +46,11 @@ class Standing:
     listens = True
     trouble = ""
 
+    def __init__(self) -> None:
+        self.lines: dict[str, FakeLink] = {}
+
     def line(self, node_id: str) -> Line | None:
-        return None
+        return self.lines.get(node_id)
 
 
 @pytest.fixture
@@ -56,7 +61,9 @@ async def here(tmp_path: Path) -> AsyncIterator[Computer]:
 
 
 def ward_of(here: Computer, lookout: Lookout | None, settings: dict[str, str] | None = None) -> OwnWard:
-    return OwnWard(here.trust, Standing(), lookout, Settings(None, environ=settings or {}), lambda node_id: False)
+    return OwnWard(
+        here.trust, Standing(), lookout, Settings(None, environ=settings or {}), lambda node_id: None, time.time
+    )
 
 
 async def test_the_paired_ones_and_those_seen_are_known(here: Computer) -> None:
@@ -80,6 +87,21 @@ async def test_one_that_can_not_look_misses_nobody(here: Computer) -> None:
     ward = ward_of(here, lookout)
     assert await ward.sees(SEEN) is None
     assert ward.here().browsing is False
+
+
+async def test_only_a_call_after_its_last_word_proves_that_a_computer_is_there(here: Computer) -> None:
+    standing, calls = Standing(), {STUDIO: 1000.0}
+    now = 1020.0
+    ward = OwnWard(here.trust, standing, None, Settings(None, environ={}), calls.get, lambda: now)
+    assert not ward.follows(STUDIO)
+    standing.lines[STUDIO] = link = FakeLink(peer_of(STUDIO))
+    link.heard_at = 998.0
+    assert not ward.follows(STUDIO)
+    calls[STUDIO] = 1010.0
+    assert ward.follows(STUDIO)
+    assert not ward.follows(SEEN)
+    now = 1060.0
+    assert not ward.follows(STUDIO)
 
 
 async def test_another_port_than_the_usual_one_is_noticed(here: Computer) -> None:

@@ -87,8 +87,6 @@ async def test_whether_models_are_shared_at_all_and_with_whom_is_told(site: Site
         await site.trust.grant(LAPTOP, may_use=False)
         told = (await states.next()).json
         assert (told["shared"], told["granted"]) == (True, False)
-        assert site.surface.feed.follows(LAPTOP)
-        assert not site.surface.feed.follows("another")
 
 
 async def test_with_sharing_off_no_models_are_told(make_node: MakeNode, engine: ScriptedEngine) -> None:

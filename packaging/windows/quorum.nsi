@@ -357,6 +357,7 @@ Function CheckWebView
 FunctionEnd
 
 Function .onInstFailed
+  SetOutPath "$INSTDIR" ; a folder that is worked in can't be removed
   RMDir /r "$INSTDIR\app.new"
 FunctionEnd
 

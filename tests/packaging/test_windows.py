@@ -6,13 +6,13 @@ of a test runs on 64 bits, because Wine without 32 bits is half as large; nothin
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -245,7 +245,7 @@ class Machine:
             timeout=100, check=False,
         )  # fmt: skip
 
-    @contextmanager
+    @contextlib.contextmanager
     def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """The installed stand-in of Quorum, once it runs."""
         program = str(self.program / "app" / "quorum.exe")
@@ -419,6 +419,40 @@ def test_a_folder_with_a_name_of_any_script_and_a_foreign_app_inside(machine: Ma
     assert machine.registry(UNINSTALL)["DisplayName"] == "Quorum"
     assert machine.set_up("0.2.0") == 0  # an upgrade finds the place by itself
     assert (foreign / "Quorum" / "app" / "_internal" / "only-in-2").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with room for one version and little more."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("this machine mounts no small disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.timeout(180)
+def test_a_disk_that_fills_up_during_an_upgrade_leaves_the_old_version(machine: Machine, small_disk: Path) -> None:
+    place = small_disk / "Quorum"
+    assert machine.set_up("0.1.0", "/D=Z:" + str(place).replace("/", "\\")) == 0
+    with (small_disk / "filler").open("wb", buffering=0) as filler:
+        with contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+        filler.truncate(filler.tell() - 8192)
+
+    assert machine.set_up("0.2.0") != 0
+
+    assert machine.registry(UNINSTALL)["DisplayVersion"] == "0.1.0"
+    assert sorted(path.name for path in place.iterdir()) == ["app", "uninstall.exe"]
+    assert (place / "app" / "_internal" / "only-in-1").read_text() == "old files must go"
+    (small_disk / "filler").unlink()
+    assert machine.set_up("0.2.0") == 0
+    assert (place / "app" / "_internal" / "only-in-2").exists()
 
 
 @pytest.mark.timeout(180)

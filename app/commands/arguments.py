@@ -137,6 +137,7 @@ def parser() -> argparse.ArgumentParser:
     unpair.add_argument("peer", metavar="NAME|ID", help="as 'quorum peers' shows it")
     doctor = add("doctor", "Say why a paired computer isn't fine, and what to do; 1 when something is not.", listing)
     doctor.add_argument("peer", metavar="NAME|ID", nargs="?", default="", help="only this computer")
+    doctor.add_argument("--at", metavar="HOST[:PORT]", default="", help="where that computer is now: follow it there")
 
     keys = add("keys", "Make, list or revoke the API keys of persons and programs.")
     actions = keys.add_subparsers(dest="action", metavar="add NAME|list|revoke NAME", required=True)

@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
-from app.client import Client
+from app.client import Client, CommandError
 from app.commands.output import clean, complain, say, say_json
 from app.commands.peers import named
 
@@ -17,7 +18,12 @@ _MARKS = {"good": "ok", "note": "note", "bad": "BAD"}
 
 def doctor(client: Client, arguments: argparse.Namespace) -> int:
     """Look at this computer and the paired ones; 0 when all is green, 1 when something is not."""
+    if arguments.at and not arguments.peer:
+        raise CommandError("Whose address is that?", f"Write 'quorum doctor NAME --at {clean(arguments.at)}'.")
     body = {"id": _meant(client, arguments.peer)} if arguments.peer else {}
+    if arguments.at:
+        path = f"/local/v1/peers/{quote(body['id'], safe='')}/address"
+        client.call("POST", path, {"address": arguments.at}, timeout_s=EXAMINE_S)
     if not arguments.json and sys.stderr.isatty():
         complain("Looking; this takes some seconds.")
     report = client.call("POST", "/local/v1/doctor", body, timeout_s=EXAMINE_S)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from router.errors import QuorumError
 from router.wire_peers import Finding, Level
 from tests.app.test_cli_peers import peers as peers
 from tests.app.test_cli_peers import quorum
@@ -44,6 +45,16 @@ async def test_one_computer_is_looked_at_by_its_name(tmp_path: Path, peers: Fake
 
     assert (code, peers.examined) == (0, [STUDIO])
     assert (unknown, "No paired computer is called 'nobody'." in err) == (1, True)
+
+
+async def test_a_computer_is_followed_to_the_address_given(tmp_path: Path, peers: FakePeers) -> None:
+    code, _, _ = await quorum(tmp_path, "doctor", "studio", "--at", "10.0.0.9")
+    assert (code, peers.peers[STUDIO].addresses, peers.examined) == (0, ["10.0.0.9"], [STUDIO])
+    code, _, err = await quorum(tmp_path, "doctor", "--at", "10.0.0.9")
+    assert (code, "Whose address is that?" in err) == (1, True)
+    peers.refusal = QuorumError("peer_failed", "Another computer than studio answers there.")
+    code, _, err = await quorum(tmp_path, "doctor", "studio", "--at", "10.0.0.9")
+    assert (code, "Another computer than studio answers there." in err) == (1, True)
 
 
 async def test_the_report_as_json_is_what_the_node_tells(tmp_path: Path, peers: FakePeers) -> None:

@@ -180,6 +180,18 @@ async def test_a_pause_there_is_known_here(make: MakeNode, engine: ScriptedEngin
     assert not engine.asked
 
 
+async def test_the_desktop_hears_of_other_computers(make: MakeNode, engine: ScriptedEngine) -> None:
+    here, there = await asyncio.gather(make("laptop"), make("studio", engine))
+    told: asyncio.Queue[list[PeerInfo]] = asyncio.Queue()
+    here.on_peers = told.put_nowait
+    await pair(here, there)
+    async with asyncio.timeout(BOUND_S):
+        while [(one.name, one.state, one.models) for one in await told.get()] != [
+            ("studio", PeerState.HEALTHY, ["llama"])
+        ]:
+            pass
+
+
 async def test_a_computer_is_not_paired_with_itself(make: MakeNode) -> None:
     here = await make("laptop")
     opened = await here._peering.open_pairing()

@@ -7,12 +7,15 @@ and nothing else, so that what else a developer installed never gets into it. Ev
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +30,8 @@ LOCKS = ROOT / "packaging" / "requirements"
 FROZEN = DIST / "quorum"
 PROGRAM = FROZEN / ("quorum.exe" if os.name == "nt" else "quorum")
 NETWORK = "Check the network, then start again: it goes on from here."
+PAGE = Path("router/web/page")
+PATIENCE_S = 60.0
 FALLBACK_EPOCH = "1764000000"
 """The time of every file where git does not tell that of the last change."""
 
@@ -47,6 +52,7 @@ class Builder:
         self.model = model
         self.portable = portable
         self.folder = steps.folder / "freeze"
+        self.source = self.folder / "source"
         self.venv = self.folder / "venv"
         self.python = self.venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
@@ -59,13 +65,13 @@ class Builder:
             *(LOCKS / f"{name}.txt" for name in ("build", "desktop", "freeze")), sys.version, str(self.venv)
         )
         self.steps.do("freeze-packages", "packages of the build", locks, self._packages, self.python.exists)
-        inputs = digest_of(locks, *self._inputs(), self.model.name, str(self.model.stat().st_size), str(self.portable))
+        self._snapshot()
+        inputs = digest_of(locks, self.source, self.model.name, str(self.model.stat().st_size), str(self.portable))
         self.steps.do("frozen", "frozen program", inputs, self._freeze, PROGRAM.is_file)
         made = [path for path in DIST.glob("quorum-portable*") if self.portable]
         if sys.platform == "linux" and shutil.which("dpkg-deb"):
             package = DIST / debian.file_name(version())
-            recipe = digest_of(inputs, ROOT / "packaging" / "deb", ROOT / "packaging" / "debian.py")
-            self.steps.do("deb", package.name, recipe, lambda log: self._deb(package, log), package.is_file)
+            self.steps.do("deb", package.name, inputs, lambda log: self._deb(package, log), package.is_file)
             made.append(package)
         if sys.platform == "win32":
             setup = installer.setup_path(DIST, version())
@@ -80,10 +86,23 @@ class Builder:
             made.append(image)
         return made
 
-    def _inputs(self) -> list[Path]:
-        files = [ROOT / "packaging" / name for name in ("quorum.spec", "trim.py", "licences.py", "build.py")]
-        folders = [ROOT / name for name in ("app", "router", "assets", "packaging/windows", "packaging/macos")]
-        return [*files, *folders, ROOT / "ui" / "package-lock.json"]
+    def _snapshot(self) -> None:
+        """Copy what is frozen, so that nothing changes under PyInstaller. Raises SystemExit for a page half built."""
+        shutil.rmtree(self.source, ignore_errors=True)
+        made = shutil.ignore_patterns("__pycache__", "requirements", "screenshots", "page")
+        for name in ("app", "router", "assets", "packaging"):
+            shutil.copytree(ROOT / name, self.source / name, ignore=made)
+        for name in ("LICENSE", "CHANGELOG.md", "pyproject.toml", "ui/package-lock.json"):
+            (self.source / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(ROOT / name, self.source / name)
+        until = time.monotonic() + PATIENCE_S
+        while not page_is_whole(self.source / PAGE):
+            if time.monotonic() > until:
+                raise SystemExit("the page is not whole: somebody else builds it. Start again.")
+            time.sleep(1)
+            shutil.rmtree(self.source / PAGE, ignore_errors=True)
+            with contextlib.suppress(OSError):  # shutil.Error is one: files went away under it
+                shutil.copytree(ROOT / PAGE, self.source / PAGE)
 
     def _packages(self, log: IO[str]) -> None:
         call([sys.executable, "-m", "venv", "--clear", self.venv], log, f"Remove {self.venv}, then start again.")
@@ -100,9 +119,10 @@ class Builder:
             SOURCE_DATE_EPOCH=epoch(),
             PYTHONDONTWRITEBYTECODE="1",
             QUORUM_BUILD_MODEL=str(self.model),
+            QUORUM_BUILD_MODULES=str(ROOT / "ui" / "node_modules"),
         )
         places = ("--distpath", made, "--workpath", self.folder / "work", "--log-level", "WARN")
-        spec = ROOT / "packaging" / "quorum.spec"
+        spec = self.source / "packaging" / "quorum.spec"
         extra = ["--", "--portable"] if self.portable else []
         command: list[str | Path] = [self.python, "-m", "PyInstaller", "--noconfirm", "--clean", *places, spec, *extra]
         call(command, log, "See the log.", env=environment, cwd=self.folder)
@@ -121,6 +141,15 @@ class Builder:
             old.unlink()
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             debian.make(FROZEN, version(), Path(folder) / "root", package, log, epoch())
+
+
+def page_is_whole(page: Path) -> bool:
+    """Whether everything that the built page names is there; its tool empties the folder before it fills it."""
+    try:
+        text = (page / "index.html").read_text("utf-8")
+    except OSError:
+        return False
+    return all((page / name).is_file() for name in re.findall(r'(?:src|href)="\./([^"]+)"', text))
 
 
 def _replace(target: Path, source: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -154,7 +155,7 @@ def _licence(dist: importlib.metadata.Distribution) -> str:
 
 def page_parts() -> Iterator[Part]:
     """What of npm is in the built page."""
-    modules = ROOT / "ui" / "node_modules"
+    modules = Path(os.environ.get("QUORUM_BUILD_MODULES", ROOT / "ui" / "node_modules"))
     for name in BUNDLED_NPM:
         told = json.loads((modules / name / "package.json").read_text("utf-8"))
         texts = {p.name: p for p in sorted((modules / name).iterdir()) if p.is_file() and TEXT.search(p.name)}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from router.aio import Clock, Tasks
-from router.sightings import UNPAIRED_MAX, Network, Sighting, Sightings, lan_first, own_networks, read
+from router.sightings import UNPAIRED_MAX, Network, Sighting, Sightings, in_vpn, lan_first, own_networks, read
 from router.wire_snapshot import PROTOCOL, one_line
 
 log = logging.getLogger(__name__)
@@ -325,6 +325,10 @@ class Discovery:
         if answered:
             self._take(node_id, info)
         return answered
+
+    def far(self, host: str) -> bool:
+        """Whether an address is in a VPN of this computer: one in the LAN is tried before it."""
+        return in_vpn(host, self._networks)
 
 
 class _Seen:

@@ -47,8 +47,9 @@ _UNUSED: Final = "You send it no work."
 class PeerLink:
     """From ``start`` to ``stop``; ``changed`` hears of every change of what the properties say.
 
-    ``sighted`` gives the places at which mDNS shows a node id; ``moved`` is told the addresses and port at which the
-    peer proved to be, when they are not those of its record; ``renamed`` its name, when it has another one now.
+    ``sighted`` gives the places at which mDNS shows a node id, ``far`` says which are behind a VPN. ``moved`` is told
+    the addresses and port at which the peer proved to be, when they are not those of its record; ``renamed`` its name,
+    when it has another one now.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class PeerLink:
         clock: Clock,
         changed: Callable[[], None] = lambda: None,
         sighted: Callable[[str], Iterable[Place]] = lambda node_id: (),
+        far: Callable[[str], bool] = lambda host: False,
         moved: Callable[[str, Sequence[str], int], Awaitable[None]] | None = None,
         renamed: Callable[[str, str], Awaitable[None]] | None = None,
         patience: Patience | None = None,
@@ -78,6 +80,7 @@ class PeerLink:
         self._clock = clock
         self._changed = changed
         self._sighted = sighted
+        self._far = far
         self._tell_moved = moved
         self._fell_asleep = asleep
         self._tell_renamed = renamed
@@ -221,11 +224,11 @@ class PeerLink:
         return min(pause_s * 2, AGAIN_MAX_S)
 
     def _places(self) -> list[Place]:
-        """Where it may be, the likeliest first."""
+        """Where it may be, the likeliest first, and those behind a VPN last."""
         known = [self.client.place] if self.client.place[0] else []
         known += list(self._sighted(self._peer.node_id))[:SIGHTED_MAX]
         known += [(address, self._peer.port) for address in self._peer.addresses]
-        return list(dict.fromkeys(known))[:PLACES_MAX]
+        return sorted(dict.fromkeys(known), key=lambda place: self._far(place[0]))[:PLACES_MAX]
 
     async def _follow(self, place: Place) -> None:
         """Read the stream until its goodbye. Raises PeerFault when it can't be had or breaks."""

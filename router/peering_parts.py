@@ -58,6 +58,7 @@ async def open_peering(
             clock=clock,
             changed=told,
             sighted=finder.places,
+            far=finder.far,
             moved=trust.moved,
             asleep=lambda engine_id: take_back(service.scheduler, engine_id, "It went to sleep."),
             renamed=trust.rename,

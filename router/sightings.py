@@ -81,6 +81,16 @@ def lan_first(addresses: Iterable[str], networks: Sequence[Network]) -> list[str
     return sorted(addresses, key=lambda address: address.partition("%")[0] in vpn)
 
 
+def in_vpn(host: str, networks: Sequence[Network]) -> bool:
+    """Whether ``host`` is an address that only a VPN leads to, as far as is known."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    found = [network.vpn for network in networks if address in network.address.network]
+    return bool(found) and all(found)
+
+
 def read(
     label: str,
     addresses: Iterable[str],

@@ -21,7 +21,7 @@ from router.engines.peer_stream import PeerStream
 from router.errors import EngineFault
 from router.health import Failure
 from router.peer_client import PeerFault, Place
-from router.peer_tls import client_context
+from router.peer_tls import client_context, thin
 
 KEEP_ALIVE_S: Final = 60.0
 IDLE_MAX: Final = 256
@@ -96,6 +96,7 @@ class PeerTransport:
             raise PeerFault(f"{self._name} did not answer in time.", Failure.SILENT) from None
         except (OSError, ValueError) as error:
             raise PeerFault(f"{self._name} can't be reached.", Failure.UNREACHABLE) from error
+        thin(transport.get_extra_info("socket"))
         certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
         if not hmac.compare_digest(hashlib.sha256(certificate).digest(), self._pin):
             connection.broke("shows another certificate")

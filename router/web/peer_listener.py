@@ -23,6 +23,7 @@ from aiohttp.http_parser import RawRequestMessage
 
 from router.aio import Tasks
 from router.errors import StartError
+from router.peer_tls import thin
 from router.web.connection import Connection, Limits, Population
 from router.web.peer_guard import PeerGuard, body_limit
 from router.web.server import Listener, Socket, bind, raise_open_files
@@ -237,6 +238,7 @@ class PeerListener(Listener):
             sock.close()
             return
         made = PeerConnection(server, self._population, loop, self.doors, host)
+        thin(sock)
         try:
             await loop.connect_accepted_socket(
                 lambda: made,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import socket
+import struct
+import sys
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,6 +30,7 @@ from router.web.turnstile import Turnstile
 from router.wire import Ended, ErrorInfo, State
 
 BEAT_S: Final = 1.0
+DEAF_S: Final = 15.0
 JOBS_A_PEER: Final = 256
 REMEMBERED: Final = 2_000  # tries of each peer
 KEEP_ALIVE_MAX_S: Final = 604_800.0
@@ -199,6 +203,8 @@ class PeerRuns:
                 await asyncio.wait((sink.done,), timeout=self._beat_s)
                 if not sink.done.done():
                     sink.beat()
+                    if _deaf_s(transport) > DEAF_S:
+                        transport.abort()  # its cable is cut: nobody hears what is generated
             ended = sink.done.result()
             if run.refusal is not None:
                 ended = Ended(state=ended.state, error=run.refusal)
@@ -258,6 +264,22 @@ class PeerRuns:
             (node, job, _), _ = past.popitem(last=False)
             if self._horizon is not None:
                 self._horizon[node] = max(job, self._horizon.get(node, ""))
+
+
+def _deaf_s(transport: asyncio.BaseTransport) -> float:
+    """Seconds since the other side last acknowledged anything, while something is under way to it; 0 except on Linux.
+
+    One that is there but doesn't read goes on acknowledging, so it is never taken for deaf.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or not hasattr(socket, "TCP_INFO") or not sys.platform.startswith("linux"):
+        return 0.0
+    try:
+        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+        unacknowledged, acknowledged_ms = struct.unpack_from("=I", told, 24)[0], struct.unpack_from("=I", told, 56)[0]
+    except (OSError, struct.error):
+        return 0.0
+    return acknowledged_ms / 1000 if unacknowledged else 0.0
 
 
 _GRANT_HINT: Final = "Its user can allow it on the Peers page there."

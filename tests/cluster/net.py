@@ -193,7 +193,7 @@ class Computer:
         run("ip", "-n", self._net.switch, "link", "set", self._link, "up")
 
     def filter(self, *rules: str) -> None:
-        """What its network lets through from now on, as nftables says it; nothing: everything."""
+        """What it does with packets that come in from now on, as nftables says it; nothing: it takes all."""
         said = "table inet faults {}\ndelete table inet faults\n"
         if rules:
             lines = "".join(f"    {rule}\n" for rule in rules)
@@ -201,10 +201,6 @@ class Computer:
   chain in {{
     type filter hook input priority 0; policy accept;
     iif lo accept
-{lines}  }}
-  chain out {{
-    type filter hook output priority 0; policy accept;
-    oif lo accept
 {lines}  }}
 }}
 """

@@ -447,3 +447,10 @@ async def test_whatever_is_announced_of_it_the_known_addresses_are_tried(side: S
     places = link._places()
     assert len(places) <= PLACES_MAX
     assert places[-1] == ("127.0.0.1", studio.port)
+
+
+async def test_places_behind_a_vpn_are_tried_last(side: Side, studio: Studio) -> None:
+    link = await side.link(studio.peer, far=lambda host: host.startswith("10.66."))
+    link.client.place = ("10.66.0.2", 7412)
+    side.places = [("10.77.0.2", 7412), ("10.66.0.2", 7412)]
+    assert link._places() == [("10.77.0.2", 7412), ("127.0.0.1", studio.port), ("10.66.0.2", 7412)]

@@ -15,6 +15,7 @@ from router.sightings import (
     Network,
     Sighting,
     Sightings,
+    in_vpn,
     lan_first,
     own_networks,
     read,
@@ -196,3 +197,14 @@ def test_who_is_not_seen_for_five_minutes_is_forgotten() -> None:
     assert not table.forget(FORGET_S - 1)
     assert table.forget(FORGET_S)
     assert [one.name for one in table.all()] == ["n2"]
+
+
+def test_what_only_a_vpn_leads_to_is_far() -> None:
+    cable = Network(ipaddress.ip_interface("10.77.0.1/24"))
+    tunnel = Network(ipaddress.ip_interface("10.66.0.1/24"), vpn=True)
+    wide = Network(ipaddress.ip_interface("10.0.0.1/8"), vpn=True)
+    assert in_vpn("10.66.0.2", (cable, tunnel))
+    assert not in_vpn("10.77.0.2", (cable, tunnel, wide))
+    assert not in_vpn("10.77.0.2", ())
+    assert not in_vpn("192.168.1.2", (cable, tunnel))
+    assert not in_vpn("studio.local", (cable, tunnel))

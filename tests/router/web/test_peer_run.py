@@ -21,6 +21,7 @@ from tests.fakes import (
     DONE,
     HANG,
     RESET,
+    Drip,
     MemoryEngine,
     ScriptedEngine,
     Wait,
@@ -473,6 +474,23 @@ async def test_a_peer_that_leaves_ends_the_generation(site: Site, engine: Script
         await happens((await engine.request()).gone, 1.0)
     await ended(site.node)
     assert len(site.surface.runs) == 0
+
+
+async def test_one_that_does_not_read_is_not_taken_for_one_whose_cable_is_cut(
+    site: Site, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its system goes on acknowledging, whatever its program does."""
+    monkeypatch.setattr("router.web.peer_run.DEAF_S", 0.3)
+    monkeypatch.setattr(site.surface.runs, "_beat_s", 0.05)
+    engine.play(head(), chunk("a"), Drip(chunk("b" * 50_000), 0.01, 100), chunk(finish="stop") + DONE)
+    async with site.run() as answer:
+        await answer.until("message")
+        protocol = answer.answer.connection.protocol
+        protocol.transport.pause_reading()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 1.0)
+        protocol.transport.resume_reading()
+        assert (await answer.rest())[-1].data == "[DONE]"
 
 
 async def test_a_peer_that_leaves_while_it_waits_leaves_nothing(make_node: MakeNode, engine: ScriptedEngine) -> None:

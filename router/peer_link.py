@@ -282,6 +282,7 @@ class PeerLink:
                 data = await response.content.readany()
         except TimeoutError:
             self._liveness.look()
+            self.engine.drop_connections()  # they are as dead as this one
             raise (_SleptFault if self._void else PeerFault)("Nothing was heard of it in time.", None) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise PeerFault("The connection to it broke.", None) from error

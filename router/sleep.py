@@ -18,6 +18,7 @@ from router.peer_looks import Link
 from router.power import Power, for_this_system
 from router.runner import JobMoved
 from router.scheduler import Scheduler
+from router.states import PeerState
 from router.wake_lock import WakeLock
 from router.web.service import Service
 
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 AGAIN_S: Final = 5.0  # a wake that is told twice is one
 LOOKS_S: Final = (3.0, 8.0)  # after a wake: a network may come up later than the computer
-SETTLE_S: Final = 2.0  # how long after a wake nobody is refused because others have not answered yet
+SETTLE_S: Final = 2.8  # how long after a wake nobody is refused because others have not answered yet
 STAYED_S: Final = 60.0  # awake after the goodbyes: nobody told that the sleep was called off
 
 
@@ -115,7 +116,7 @@ class Sleep:
             return
         nodes = [getattr(engine, "node", "") for engine in self._registry.engines.values()]
         lines = [line for node in nodes if (line := self._peers.line(node)) is not None]
-        await asyncio.gather(*(line.up(SETTLE_S) for line in lines))
+        await asyncio.gather(*(line.up(SETTLE_S) for line in lines if line.state is not PeerState.OFFLINE))
 
     def _job_moved(self, event: JobMoved) -> None:
         job = event.job

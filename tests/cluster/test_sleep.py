@@ -13,7 +13,7 @@ import time
 import pytest
 
 from tests.cluster.kit import ask, first_asked
-from tests.cluster.net import Computer
+from tests.cluster.net import Computer, run
 from tests.fakes import HANG, head, stream
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -26,12 +26,19 @@ async def doze(computer: Computer, address: str = "") -> None:
     """It stands still, out of the network; then it is back, at ``address`` if it is given."""
     computer.signal(signal.SIGSTOP)
     computer.cut()
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.Event().wait(), ASLEEP_S)
+    await wait(ASLEEP_S)
     if address:
         computer.move(address)
     computer.mend()
+    while "state UP" not in run("ip", "-n", computer.namespace, "link", "show", "eth0"):
+        await wait(0.02)
     computer.signal(signal.SIGCONT)
+
+
+async def wait(seconds: float) -> None:
+    """Nothing happens for so long."""
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), seconds)
 
 
 async def test_the_first_answer_after_a_sleep_at_another_address_comes_within_three_seconds(

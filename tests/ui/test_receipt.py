@@ -105,6 +105,33 @@ async def test_a_receipt_after_a_failover_tells_it_in_words_that_a_newcomer_unde
     await expect(receipt.get_by_text("expected", exact=False).nth(1)).to_be_visible()
 
 
+async def test_a_computer_can_be_called_as_its_owner_likes_and_be_sent_nothing(
+    make_node: MakeNode, other: Other, open_page: OpenPage, engines: tuple[ScriptedEngine, ...]
+) -> None:
+    own, one, _ = engines
+    here, studio = await make_node(own, name="laptop", peer_port=0), await other("studio", one)
+    await pair(here, studio)
+    page = await open_page(here, "#/peers")
+    row = page.get_by_role("listitem").filter(has=page.get_by_role("switch")).first
+    await row.get_by_text("Details").click()
+    await row.get_by_label("My name for it").fill("Big box")
+    await page.keyboard.press("Enter")
+    await expect(row.get_by_text("Big box", exact=True)).to_be_visible()
+    await row.get_by_role("switch", name="Send questions to it").click()
+    await expect(row.get_by_text("You send it no questions.")).to_be_visible()
+    OUT.mkdir(exist_ok=True)
+    await page.screenshot(path=OUT / "peers-own.png")
+
+    await page.get_by_role("link", name="Chat", exact=True).click()
+    own.play(head() + answer("At ", "home."))
+    await ask(page, "Where are you?")
+    await expect(page.get_by_text("At home.")).to_be_visible()
+    receipt = await receipt_of(page, 0)
+    line = receipt.get_by_role("listitem").filter(has_text="Big box")
+    await expect(line.get_by_text("Paused", exact=True)).to_be_visible()
+    await expect(line.get_by_text("You send it no work.")).to_be_visible()
+
+
 @pytest.mark.parametrize(
     ("size", "dark"), [((1280, 900), False), ((1280, 900), True), ((390, 800), False), ((390, 800), True)]
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from PySide6.QtWebEngineCore import QWebEnginePage, QWebEngineScript, QWebEngineSettings  # isort: skip
 from PySide6 import QtCore
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QColor, QIcon, QKeySequence, QShortcut
+from PySide6.QtGui import QColor, QIcon, QKeySequence, QPalette, QShortcut
 from PySide6.QtWidgets import QApplication, QFileDialog, QGridLayout, QMessageBox, QSpacerItem
 from webview.platforms import qt
 
@@ -31,6 +31,7 @@ ZOOM_STEP: Final = 1.1
 PULSE_MS: Final = 200
 QUESTION_PX: Final = 420
 THEME_SCRIPT: Final = "theme"
+DARK_BUTTON, DARK_TEXT, DARK_FAINT = "#242826", "#e9ece9", "#8b918d"
 CALM_S: Final = 60.0
 """A page whose process dies is loaded again; one that dies within this time after the last death asks the user."""
 
@@ -131,6 +132,8 @@ class QtPlatform:
         self._theme = theme
         scheme = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}.get(theme, Qt.ColorScheme.Unknown)
         self._app.styleHints().setColorScheme(scheme)
+        follows = self._app.styleHints().colorScheme() == scheme  # not on desktops that Qt has no theme for
+        self._app.setPalette(_dark_palette() if theme == "dark" and not follows else QPalette())
         if self._window is not None and (view := self._window.native.native) is not None:
             self._colour(view.webview.page())
 
@@ -238,6 +241,16 @@ class QtPlatform:
             self.on_page_lost()
         else:
             QTimer.singleShot(300, self._window.native.native.webview.reload)
+
+
+def _dark_palette() -> Any:
+    """The page's own dark colours, for dialogs."""
+    palette = QPalette(QColor(DARK_BUTTON), QColor(BACKGROUND[True]))
+    for role in (QPalette.ColorRole.WindowText, QPalette.ColorRole.Text, QPalette.ColorRole.ButtonText):
+        palette.setColor(role, QColor(DARK_TEXT))
+        palette.setColor(QPalette.ColorGroup.Disabled, role, QColor(DARK_FAINT))
+    palette.setColor(QPalette.ColorRole.Base, QColor(DARK_BUTTON))
+    return palette
 
 
 def _note_place(view: Any, memory: Memory) -> None:

@@ -142,6 +142,14 @@ class Hands:
     def background(self) -> str:
         return self._gui(lambda: self._view.webview.page().backgroundColor().name())
 
+    def dialogs(self) -> list[str]:
+        """Colours of a dialog: its ground and its text."""
+        from PySide6.QtWidgets import QApplication
+
+        return self._gui(
+            lambda: [getattr(QApplication.palette(), part)().color().name() for part in ("window", "text")]
+        )
+
     def menu_policy(self) -> str:
         return self._gui(self._view.webview.contextMenuPolicy).name
 

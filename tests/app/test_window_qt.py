@@ -152,9 +152,13 @@ async def test_the_theme_of_the_settings_is_there_before_the_page_is_drawn(
     await desk.event(SHOWN)
     assert await desk.do("js", "window.themeAtFirst") == "dark"
     assert await desk.do("background") == "#141615"
+    ground, text = (int(colour[1:3], 16) for colour in await desk.do("dialogs"))
+    assert (ground < 64, text > 192) == (True, True)
 
     await desk.do("setting", "theme", "light")
     await desk.do("js", "location.reload()")
     await desk.event(SHOWN)
     assert await desk.do("js", "window.themeAtFirst") == "light"
     assert await desk.do("background") == "#f7f7f5"
+    ground, text = (int(colour[1:3], 16) for colour in await desk.do("dialogs"))
+    assert (ground > 192, text < 64) == (True, True)

@@ -71,6 +71,7 @@ class PeerTransport:
                 return connection, await connection.send(request)
             except StaleError:
                 connection.broke("closed")
+                self.close()  # the others are as old: nobody is asked more than once more
                 if fresh:
                     raise PeerFault(f"{self._name} closes every connection.", Failure.BROKEN) from None
             except EngineFault as fault:

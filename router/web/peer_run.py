@@ -22,7 +22,7 @@ from router.peer_state import Told
 from router.trust import Peer
 from router.web.answers import SSE_HEADERS, json_answer
 from router.web.canonical import check, model_name, with_fields
-from router.web.peer_guard import PEER
+from router.web.peer_guard import PEER, RUN, body_limit
 from router.web.service import Service
 from router.web.sink import StreamSink
 from router.web.strict_json import decode
@@ -32,6 +32,7 @@ from router.wire import Ended, ErrorInfo, State
 BEAT_S: Final = 1.0
 DEAF_S: Final = 15.0
 JOBS_A_PEER: Final = 256
+BYTES_A_PEER: Final = 256 * 2**20  # of its requests in memory
 REMEMBERED: Final = 2_000  # tries of each peer
 KEEP_ALIVE_MAX_S: Final = 604_800.0
 _JOB: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -111,11 +112,21 @@ class PeerSink(StreamSink):
 class PeerRuns:
     """The jobs of peers: each try runs once, and ends with the call that brought it."""
 
-    def __init__(self, service: Service, told: Told, *, beat_s: float = BEAT_S, a_peer: int = JOBS_A_PEER) -> None:
+    def __init__(
+        self,
+        service: Service,
+        told: Told,
+        *,
+        beat_s: float = BEAT_S,
+        a_peer: int = JOBS_A_PEER,
+        a_peer_bytes: int = BYTES_A_PEER,
+    ) -> None:
         self._service = service
         self._told = told
         self._beat_s = beat_s
         self._most = a_peer
+        self._most_bytes = a_peer_bytes
+        self._bytes: Counter[str] = Counter()
         self._runs: dict[Try, _Run] = {}
         self._past: dict[str, OrderedDict[Try, None]] = {}
         self._horizon: dict[str, str] | None = None  # by peer: jobs with greater ids than this are in memory, if at all
@@ -135,16 +146,23 @@ class PeerRuns:
         """``POST /peer/v1/run``. Refusals are QuorumError: their statuses are the contract's."""
         peer = request[PEER]
         self.check_door(peer)
-        await self._turnstile.enter()
-        asked = read(peer.node_id, await request.read())
-        await self._recall(asked.key)
-        self.check_door(peer)  # the grant may have gone meanwhile
-        run = await self._accept(peer, asked)
+        size = body_limit(RUN) if request.content_length is None else request.content_length
+        if self._bytes[peer.node_id] + size > self._most_bytes:
+            raise QueueFullError(1.0, "This computer has enough requests of yours in its memory.")
+        self._bytes[peer.node_id] += size
         try:
-            return await self._answer(request, run)
+            await self._turnstile.enter()
+            asked = read(peer.node_id, await request.read())
+            await self._recall(asked.key)
+            self.check_door(peer)  # the grant may have gone meanwhile
+            run = await self._accept(peer, asked)
+            try:
+                return await self._answer(request, run)
+            finally:
+                self._ended(asked.key)
+                self._service.intake.client_left(run.job)
         finally:
-            self._ended(asked.key)
-            self._service.intake.client_left(run.job)
+            self._bytes[peer.node_id] -= size
 
     def check_door(self, peer: Peer) -> None:
         """Raise QuorumError unless ``peer`` may run jobs here now."""

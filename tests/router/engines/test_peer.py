@@ -140,6 +140,29 @@ async def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(side: S
     assert side.counted() == 0
 
 
+async def test_a_peer_that_closes_every_kept_connection_is_asked_at_most_once_more(
+    side: Side, studio: ScriptedPeer
+) -> None:
+    together = asyncio.Barrier(4)
+
+    async def at_once(talk: Talk) -> None:
+        await together.wait()
+        await answering(talk)
+
+    studio.scripts["/peer/v1/run"] = at_once
+    await asyncio.gather(*(side.run() for _ in range(4)))
+    assert studio.connections == 4
+
+    async def takes_and_closes(talk: Talk) -> None:
+        return
+
+    studio.scripts["/peer/v1/run"] = takes_and_closes
+    before = len(studio.runs())
+    with pytest.raises(EngineFault, match="closed the connection"):
+        await side.run()
+    assert len(studio.runs()) - before <= 2
+
+
 async def test_how_the_job_stands_there_is_told(side: Side, studio: ScriptedPeer) -> None:
     states = [State(state=JobState.QUEUED, place=2), State(state=JobState.LOADING, loading_pct=40)]
 

@@ -466,6 +466,25 @@ async def test_what_is_remembered_of_a_peer_is_bounded_and_its_own(site: Site) -
     assert (DESKTOP, "J1", 1) in runs._past[DESKTOP]
 
 
+async def test_what_a_peers_requests_take_in_memory_is_bounded_and_given_back(
+    site: Site, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(json.dumps(asked(1)))
+    monkeypatch.setattr(site.surface.runs, "_most_bytes", size + size // 2)
+    engine.play(head(), chunk("a"), HANG)
+    engine.play(head() + stream("b"))
+    async with site.run(asked(1)) as answer:
+        await answer.until("message")
+        status, told = await site.status("run", asked(2))
+        assert (status, told["error"]["code"]) == (429, "queue_full")
+        answer.answer.close()
+        await happens((await engine.request()).gone, 1.0)
+    await ended(site.node)
+    async with site.run(asked(3)) as answer:
+        assert (await answer.rest())[-1].data == "[DONE]"
+    assert not +site.surface.runs._bytes
+
+
 async def test_a_peer_that_leaves_ends_the_generation(site: Site, engine: ScriptedEngine) -> None:
     engine.play(head(), chunk("a"), HANG)
     async with site.run() as answer:

@@ -12,8 +12,8 @@ from playwright.async_api import Download, Page, ViewportSize, expect
 
 from router.node import Node
 from router.wire_care import UpdateInfo, UpdateState
-from tests.fakes import ScriptedEngine
-from tests.ui.conftest import MakeNode, OpenPage
+from tests.fakes import ScriptedEngine, free_port
+from tests.ui.conftest import MakeNode, OpenPage, Watch
 
 pytestmark = pytest.mark.browser
 
@@ -113,6 +113,21 @@ async def test_export_and_diagnostics_are_saved_as_files(
     assert json.loads(await asyncio.to_thread(report.read_text))["node"]["mode"] == "running"
     data = tmp_path / "data"
     assert not [path.name for path in data.iterdir() if path.name.startswith((".export-", ".archive-"))]
+
+
+async def test_after_an_update_the_page_is_that_of_the_new_version(
+    make_node: MakeNode, open_page: OpenPage, engine: ScriptedEngine, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    old = await make_node(engine, port=port)
+    page = await settings_page(open_page, old)
+    watch.refused = 1_000_000  # while no node runs the browser says so on its console
+    async with page.expect_event("load", timeout=30_000):
+        await old.stop()
+        monkeypatch.setattr("router.node.__version__", "9.9.9")
+        await make_node(engine, port=port)
+
+    await expect(page.get_by_text("9.9.9")).to_be_visible()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -129,6 +129,10 @@ class Session {
 
   #take(snapshot: Snapshot): void {
     const first = this.snapshot === null;
+    if (!first && this.node?.version !== snapshot.node.version) {
+      location.reload(); // this page came with another version of Quorum
+      return;
+    }
     this.refused = null;
     this.#renewed = false;
     this.#hear(snapshot.jobs);

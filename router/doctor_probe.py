@@ -25,6 +25,7 @@ TLS_S: Final = 2.0
 ANSWER_S: Final = 3.0
 BACK_S: Final = 5.0
 VERSION_MAX: Final = 63
+LATEST_AT: Final = 253_402_300_799  # the year 9999
 
 _NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EAFNOSUPPORT})
 
@@ -78,7 +79,7 @@ async def question(client: PeerClient, place: Place, own_port: int, wall: Callab
         status=status,
         missed=missed if missed in ("", "timeout", "refused", "certificate") else "timeout",
         back_to=one_line(address, VERSION_MAX) if isinstance(address, str) else "",
-        ahead_s=_ahead(at, began, ended) if isinstance(at, int | float) else None,
+        ahead_s=_ahead(at, began, ended),
     )
 
 
@@ -96,8 +97,10 @@ async def _greet(client: PeerClient, place: Place) -> Words:
     return Words(protocol=spoken, version=one_line(version, VERSION_MAX) if isinstance(version, str) else "")
 
 
-def _ahead(theirs: float, began: float, ended: float) -> float:
-    """How far another clock is ahead, with what the call took as doubt: no difference within it."""
+def _ahead(theirs: object, began: float, ended: float) -> float | None:
+    """How far another clock is ahead, with what the call took as doubt: no difference within it. None: no time."""
+    if isinstance(theirs, bool) or not isinstance(theirs, int | float) or not 0 <= theirs <= LATEST_AT:
+        return None
     if began <= theirs <= ended:
         return 0.0
     return theirs - (ended if theirs > ended else began)

@@ -122,6 +122,16 @@ async def test_a_refusal_is_told_by_its_status(
     assert (words.status, words.missed or "", words.ahead_s) == (status, "", None)
 
 
+@pytest.mark.parametrize("at", [10**400, -1, 1e308, True, "1", None])
+async def test_a_time_that_can_not_be_is_none(studio: ScriptedPeer, session: aiohttp.ClientSession, at: object) -> None:
+    hello(studio)
+    told = {"reached": False, "address": ["?"], "detail": "?" * 1000, "at": at}
+    studio.scripts["/peer/v1/callback"] = answers(200, told)  # type: ignore[assignment]
+    client = PeerClient(session, "own", studio.peer)
+    words = await question(client, ("127.0.0.1", studio.port), 7412, lambda: 1.0)
+    assert (words.status, words.missed, words.back_to, words.ahead_s) == (200, "timeout", "", None)
+
+
 @pytest.mark.parametrize("protocol", ["1", None, True, 0.5])
 async def test_what_is_no_greeting_is_none(
     studio: ScriptedPeer, session: aiohttp.ClientSession, protocol: object

@@ -566,7 +566,7 @@ export const t = {
     title: "Connections",
     close: "Close",
     again: "Look again",
-    looking: "Asking every paired computer, from here and back. This takes some seconds.",
+    looking: "Looking at this computer's network, and asking every paired one, from here and back. This takes some seconds.",
     green: "Everything is in order.",
     wrong: (count: number) => (count === 1 ? "One thing is wrong." : `${count} things are wrong.`),
     notes: "Nothing is wrong; worth knowing:",

@@ -388,6 +388,21 @@ BAD: dict[str, tuple[Script, str]] = {
     "compressed": (answers(HEAD + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"), "compressed"),
     "short length": (answers(HEAD + b"Content-Length: 900\r\n\r\n: accepted\n\n"), "said nothing"),
     "wrong chunk": (answers(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n: accepted\n\n"), "broke|HTTP"),
+    "long length": (
+        answers(HEAD + b"Content-Length: 12\r\n\r\n: accepted\n\n" + b"".join(CONTENT)),
+        "before its end|broke",
+    ),
+    "two lengths": (answers(HEAD + b"Content-Length: 9\r\nContent-Length: 8\r\n\r\n: accepted\n\n"), "HTTP"),
+    "a length and chunks": (
+        answers(HEAD + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n: accepted\n\n"),
+        "HTTP",
+    ),
+    "continues without end": (answers(b"HTTP/1.1 100 Continue\r\n\r\n" * 5000), "take the request|HTTP"),
+    "another protocol": (
+        answers(b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n: accepted\n\n"),
+        "closed the connection|HTTP",
+    ),
+    "no status": (answers(b"HTTP/1.1 999999 X\r\n\r\n"), "HTTP"),
     "endless header": (answers(HEAD + b"X: " + b"a" * 1_000_000 + b"\r\n\r\n"), "HTTP|endless head"),
 }
 

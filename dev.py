@@ -272,6 +272,10 @@ def lint(arguments: list[str]) -> int:
         "ruff check": (PYTHON, "-m", "ruff", "check", "."),
         "ruff format": (PYTHON, "-m", "ruff", "format", "--check", "."),
         "mypy": (PYTHON, "-m", "mypy"),
+        **{
+            f"mypy for {name}": (PYTHON, "-m", "mypy", "--platform", platform, "--cache-dir", f".mypy_cache/{platform}")
+            for name, platform in (("Windows", "win32"), ("macOS", "darwin"))
+        },
         "mypy of the tools": (PYTHON, "-m", "mypy", "dev.py", *(f"packaging/{tool}" for tool in tools)),
         "rules of the repository": (PYTHON, "-m", "pytest", "-q", "tests/test_repo.py"),
     }

@@ -66,7 +66,7 @@ def _webview2() -> bool:
 def why_impossible() -> str:
     """Why the trial failed, as far as it can be known: a sentence."""
     switch = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
-    if switch.exists() and switch.read_text().strip() == "1" and os.geteuid() != 0:
+    if sys.platform != "win32" and switch.exists() and switch.read_text().strip() == "1" and os.geteuid() != 0:
         return "The display can't be used, or this system forbids the window's sandbox (AppArmor, user namespaces)."
     return "The display can't be used."
 
@@ -144,6 +144,8 @@ class Trial:
 
 def _be_silent() -> None:
     """What a failing Qt says is for nobody, and it must leave no core file."""
+    if sys.platform == "win32":
+        return
     import resource
 
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -153,6 +155,8 @@ def _be_silent() -> None:
 
 
 def _try_both() -> int:
+    if sys.platform == "win32":
+        return Drawing.HARDWARE
     for drawing in (Drawing.HARDWARE, Drawing.SOFTWARE):
         child = os.fork()
         if child == 0:

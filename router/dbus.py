@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Callable
 from itertools import count
 from typing import Any, Final
@@ -49,6 +50,8 @@ class DBus:
     @classmethod
     async def open(cls, which: str, tasks: Tasks) -> DBus:
         """Connect to the bus that ``which`` ("SYSTEM", "SESSION", or an address) names. Raises DBusError."""
+        if sys.platform == "win32":
+            raise DBusError("there is no D-Bus on this system")
         try:
             from jeepney.bus import get_bus
         except ImportError:
@@ -134,6 +137,8 @@ class DBus:
         await self.call(*driver, "AddMatch", "s", (rule,))
 
     def _readable(self) -> None:
+        if sys.platform == "win32":
+            return
         from jeepney.fds import FileDescriptor, fds_buf_size
 
         try:

@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import os
 import ssl
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def make_private(folder: Path) -> None:
     """The data folder, for its owner only. Raises StartError."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.name == "posix" and folder.stat().st_uid == os.geteuid():
+        if sys.platform != "win32" and folder.stat().st_uid == os.geteuid():
             folder.chmod(0o700)
         probe = folder / f".write-{time.monotonic_ns()}"
         probe.touch()

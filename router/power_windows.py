@@ -30,7 +30,8 @@ class _Subscription(ctypes.Structure):
 
 
 def _library(name: str) -> Any:
-    return ctypes.WinDLL(name)  # type: ignore[attr-defined] # on Windows only
+    loader: Any = ctypes  # elsewhere it has no WinDLL
+    return loader.WinDLL(name)
 
 
 class Windows:

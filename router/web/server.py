@@ -22,9 +22,6 @@ from router.web.answers import answer_for
 from router.web.connection import Connection, Limits, Population
 from router.web.guard import body_limit
 
-if sys.platform != "win32":
-    import resource
-
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 512
@@ -175,6 +172,8 @@ def raise_open_files(connections: int) -> int:
     """
     if sys.platform == "win32":
         return 0  # there is none
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * connections + 256
     if soft != resource.RLIM_INFINITY and soft < wanted:

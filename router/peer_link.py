@@ -17,14 +17,13 @@ from typing import Final
 import aiohttp
 
 from router.aio import Clock, Tasks
-from router.engines.base import EngineSnapshot
-from router.engines.peer import PeerEngine, look_of
+from router.engines.peer import PeerEngine, away, look_of
 from router.liveness import Liveness, Patience
 from router.peer_client import PeerClient, PeerFault, Place, decoded, small
 from router.registry import Registry
 from router.states import NodeMode, PeerState
 from router.trust import Peer
-from router.wire_snapshot import PROTOCOL_HEADER, SNAPSHOT_MAX_BYTES, PeerSnapshot, one_line, read_snapshot
+from router.wire_snapshot import PROTOCOL_HEADER, SNAPSHOT_MAX_BYTES, PeerModel, PeerSnapshot, one_line, read_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +49,7 @@ class PeerLink:
     ``sighted`` gives the places at which mDNS shows a node id, ``far`` says which are behind a VPN. ``moved`` is told
     the addresses and port at which the peer proved to be, when they are not those of its record; ``renamed`` its name,
     when it has another one now.
+    ``held`` are the models it told of in an earlier run, ``holds`` hears of those it tells of.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class PeerLink:
         far: Callable[[str], bool] = lambda host: False,
         moved: Callable[[str, Sequence[str], int], Awaitable[None]] | None = None,
         renamed: Callable[[str, str], Awaitable[None]] | None = None,
+        held: Sequence[PeerModel] = (),
+        holds: Callable[[str, Sequence[PeerModel]], None] = lambda node_id, models: None,
         patience: Patience | None = None,
         asleep: Callable[[str], None] = lambda engine_id: None,
     ) -> None:
@@ -84,6 +86,8 @@ class PeerLink:
         self._tell_moved = moved
         self._fell_asleep = asleep
         self._tell_renamed = renamed
+        self._held = tuple(held)
+        self._tell_holds = holds
         self._liveness = Liveness(clock, self._moved, patience)
         self._known = {(address, peer.port) for address in peer.addresses}
         self._trusted = True
@@ -177,7 +181,7 @@ class PeerLink:
             look = look_of(self.snapshot)
             self.engine.show(look if self._peer.send else replace(look, mode=NodeMode.PAUSED, detail=_UNUSED))
         else:
-            self.engine.show(EngineSnapshot(ready=False, detail=self.reason, trusted=self._trusted))
+            self.engine.show(away(self._held, self.reason, self._trusted))
         self._changed()
 
     # -- the stream
@@ -304,6 +308,8 @@ class PeerLink:
             if self._tell_renamed is not None:
                 self._tasks.spawn("peer renamed", _quietly(self._tell_renamed(self._peer.node_id, snapshot.name)))
         self.snapshot = snapshot
+        self._held = tuple(snapshot.models)
+        self._tell_holds(self._peer.node_id, snapshot.models)
         self.client.place = place
         was = self.state
         self._liveness.told(snapshot.mode)

@@ -9,6 +9,7 @@ from router.aio import Clock, Tasks
 from router.discovery import Discovery
 from router.doctor import Doctor
 from router.doctor_ward import OwnWard
+from router.holders import Holders
 from router.identity import Identity
 from router.pairing import PairingDesk
 from router.peer_link import PeerLink
@@ -35,6 +36,9 @@ async def open_peering(
     """Read who is paired and put the parts together; ``Peering.start`` brings them up. ``discovery`` False: no mDNS."""
     trust = Trust(store, identity, data_dir, clock)
     await trust.open()
+    holders = Holders(store, clock)
+    await holders.open()
+    trust.listen(lambda node_id: None if trust.get(node_id) else holders.forget(node_id))
     session = client_session()
     desk = PairingDesk(identity, trust, clock, lambda: peering.own(), lambda: peering.poke())
     finder = Discovery(
@@ -62,6 +66,8 @@ async def open_peering(
             moved=trust.moved,
             asleep=lambda engine_id: take_back(service.scheduler, engine_id, "It went to sleep."),
             renamed=trust.rename,
+            held=holders.models(peer.node_id),
+            holds=holders.told,
         )
 
     surface = PeerSurface(service, identity, trust, desk, tasks, width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -212,6 +212,12 @@ def look_of(snapshot: PeerSnapshot) -> EngineSnapshot:
         free_vram_bytes=snapshot.vram_free_bytes,
         free_ram_bytes=snapshot.ram_free_bytes,
     )
+
+
+def away(held: Sequence[PeerModel], why: str, trusted: bool) -> EngineSnapshot:
+    """A peer that can't be asked now, which held these models when it told last; none counts as loaded."""
+    models = tuple(replace(_model(model), resident=False) for model in held)
+    return EngineSnapshot(ready=False, models=models, detail=why, trusted=trusted)
 
 
 def _model(model: PeerModel) -> EngineModel:

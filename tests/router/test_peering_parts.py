@@ -110,6 +110,28 @@ async def test_what_was_paired_is_reached_again_after_a_restart(
     assert (await reach(again)).name == "studio"
 
 
+async def test_a_model_whose_computer_is_away_is_known_after_a_restart_and_gone_once_it_is_unpaired(
+    make: MakeNode, engine: ScriptedEngine
+) -> None:
+    here, there = await asyncio.gather(make("laptop"), make("studio", engine))
+    await pair(here, there)
+    await until(here, lambda: bool(here._peering.infos()) and known(here).models == ["llama"])
+    await asyncio.gather(here.stop(), there.stop())
+    here = await make("laptop")
+    await until(here, lambda: bool(here._registry.model_infos()))
+    status, text, _ = await ask(here)
+    assert (status, "no_holder_available" in text) == (503, True), text
+    [model] = here._registry.model_infos()
+    assert (model.name, model.node_name, model.residency) == ("llama", "studio", "cold")
+    assert model.problem
+
+    await here._peering.unpair(known(here).id)
+    assert (await ask(here))[0] == 404
+    await here.stop()
+    here = await make("laptop")
+    assert (await ask(here))[0] == 404
+
+
 async def test_the_name_and_the_use_that_the_owner_gave_a_computer_survive_every_restart(
     make: MakeNode, engine: ScriptedEngine
 ) -> None:

@@ -6,9 +6,12 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from app.update import journal
 from app.update.installation import root_of
+
+_TELLING: Final = frozenset({"--version", "--licences", "--help", "-h"})
 
 
 def work_of(program: Path) -> Path:
@@ -38,4 +41,6 @@ def _ours(work: Path) -> bool:
 
 def _starts_a_node(words: Sequence[str]) -> bool:
     """Whether these words start a node; commands to a running one say nothing about the program on trial."""
+    if _TELLING.intersection(words):
+        return False
     return "serve" in words or not words or words[0].startswith("-") or Path(words[0]).is_absolute()

@@ -28,6 +28,8 @@ def test_the_place_of_updates_is_found_from_everywhere(tmp_path: Path) -> None:
         (["--data-dir", "/d", "serve"], True),
         (["serve"], True),
         (["status"], False),
+        (["--version"], False),
+        (["--data-dir", "/d", "--help"], False),
         (["selftest", "--json"], False),
     ],
 )

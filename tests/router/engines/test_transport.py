@@ -41,6 +41,18 @@ async def whole(transport: Transport, address: str) -> bytes:
         return b"".join([chunk async for chunk in reply.chunks])
 
 
+async def test_kept_connections_are_used_until_they_are_dropped(transport: Transport) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        return web.Response(text=str(request.transport.get_extra_info("peername")[1]))
+
+    async with serving({"/x": handle}) as address:
+        first = await whole(transport, f"{address}/x")
+        assert await whole(transport, f"{address}/x") == first
+        transport.drop_idle()
+        assert await whole(transport, f"{address}/x") != first
+
+
 async def test_an_answer_comes_with_status_type_and_headers(transport: Transport) -> None:
     async def handle(request: web.Request) -> web.Response:
         assert request.headers["Accept-Encoding"] == "identity"

@@ -91,6 +91,34 @@ async def test_a_cable_cut_after_the_first_word_is_an_interruption_and_no_second
     await happens(first.engine.asked[0].gone, 30)  # and over there it ends, too, though nothing told it so
 
 
+async def test_one_that_freezes_after_it_accepted_costs_three_and_a_half_seconds_and_its_late_words_count_for_nothing(
+    three: Three,
+) -> None:
+    laptop, studio, attic = three
+    go_on = asyncio.Event()
+    for holder in (studio, attic):
+        play(holder, Wait(go_on), head(), stream("late"))
+        holder.engine.play(head(), stream(holder.name))
+    asking = asyncio.ensure_future(ask(laptop))
+    frozen = await first_asked(studio, attic)
+    other = attic if frozen is studio else studio
+    other.engine.scripts.pop(0)
+    frozen.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    answer = await asking
+    took_s = time.monotonic() - began
+    go_on.set()
+    frozen.signal(signal.SIGCONT)
+
+    assert (answer.status, answer.text, answer.got.count(b"[DONE]")) == (200, other.name, 1), answer.got
+    assert took_s <= 3.5 + SLACK_S
+    await laptop.peer_is(frozen, "healthy", 40)
+    receipt = await answer.receipt()
+    assert [one["result"] == "ok" for one in receipt["tries"]] == [False, True]
+    assert (len(other.engine.asked), len(frozen.engine.asked)) == (1, 1)
+    assert (await frozen.look("status"))["node"]["running"] == 0
+
+
 async def test_with_a_third_of_the_packets_lost_answers_are_complete_and_unspliced(net: Net) -> None:
     needs_nft()
     laptop, studio, attic = [await net.computer(name, "llama") for name in ("laptop", "studio", "attic")]

@@ -189,7 +189,7 @@ class Service:
             from router.node import Node
 
             make_node = Node
-        from app.update.updater import Updater
+        from app.update.updater import Program, Updater
 
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -198,7 +198,7 @@ class Service:
         node.on_peers = self._peers_changed
         node.on_show = self.on_show
         node.on_quit = self.on_quit
-        node.updates = Updater()
+        node.updates = Updater(Program(service=False))  # the window's process can't become another one
         await node.start()
         gc.freeze()
         self._node = node

@@ -403,7 +403,7 @@ export const t = {
     sentence: "Conversations, jobs and settings lie on this computer only.",
     parts: {
       models: "Models",
-      database: "Conversations and jobs",
+      database: "Chats and jobs",
       backups: "Older databases",
       logs: "Logs",
       other: "Other files",

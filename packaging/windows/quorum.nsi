@@ -186,7 +186,7 @@ Section "!Quorum" SEC_QUORUM
   RMDir /r "$INSTDIR\app.new"
   ClearErrors
   SetOutPath "$INSTDIR\app.new"
-  File /r "${DIST}/*"
+  File /r "${DIST}\*.*"
   SetOutPath "$INSTDIR"
   ${If} ${Errors}
     RMDir /r "$INSTDIR\app.new"

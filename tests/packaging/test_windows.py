@@ -316,6 +316,7 @@ def machine(wine: Machine) -> Machine:
     return wine
 
 
+@pytest.mark.package
 @pytest.mark.timeout(180)
 def test_it_installs_for_one_user_upgrades_and_leaves_only_what_the_user_made(machine: Machine) -> None:
     (machine.local / "quorum").mkdir()
@@ -354,6 +355,7 @@ def test_it_installs_for_one_user_upgrades_and_leaves_only_what_the_user_made(ma
     assert (machine.local / "quorum" / "quorum.db").read_text() == "conversations"
 
 
+@pytest.mark.package
 @pytest.mark.timeout(180)
 def test_what_the_user_made_goes_when_asked(machine: Machine) -> None:
     (machine.local / "quorum").mkdir()
@@ -367,6 +369,7 @@ def test_what_the_user_made_goes_when_asked(machine: Machine) -> None:
     assert machine.local.is_dir()
 
 
+@pytest.mark.package
 @pytest.mark.timeout(180)
 def test_a_quorum_that_does_not_end_keeps_its_files(machine: Machine) -> None:
     assert machine.set_up("0.1.0") == 0
@@ -383,6 +386,7 @@ def test_a_quorum_that_does_not_end_keeps_its_files(machine: Machine) -> None:
     assert (machine.program / "app" / "_internal" / "only-in-1").exists()
 
 
+@pytest.mark.package
 @pytest.mark.timeout(180)
 def test_the_firewall_is_opened_for_two_ports_once_and_a_refusal_is_no_failure(machine: Machine) -> None:
     (machine.notes / "refused").touch()
@@ -406,6 +410,7 @@ def test_the_firewall_is_opened_for_two_ports_once_and_a_refusal_is_no_failure(m
     assert machine.note("netsh") == []  # they are there: no second question
 
 
+@pytest.mark.package
 @pytest.mark.timeout(180)
 def test_a_folder_with_a_name_of_any_script_and_a_foreign_app_inside(machine: Machine) -> None:
     foreign = machine.prefix / "drive_c" / "Träume☃夢"
@@ -435,6 +440,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.package
 @pytest.mark.timeout(180)
 def test_a_disk_that_fills_up_during_an_upgrade_leaves_the_old_version(machine: Machine, small_disk: Path) -> None:
     place = small_disk / "Quorum"
@@ -455,6 +461,7 @@ def test_a_disk_that_fills_up_during_an_upgrade_leaves_the_old_version(machine: 
     assert (place / "app" / "_internal" / "only-in-2").exists()
 
 
+@pytest.mark.package
 @pytest.mark.timeout(180)
 def test_a_windows_too_old_is_left_as_it_was(machine: Machine) -> None:
     machine.windows("reg", "add", r"HKCU\Software\Wine", "/v", "Version", "/d", "win7", "/f")

@@ -8,12 +8,16 @@ a gap between two looks at the clock tells the same everywhere.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from yarl import URL
+
 from router.aio import Clock, Tasks
 from router.awake import LOOK_S, Gap
+from router.engines.base import Engine
 from router.peer_looks import Link
 from router.power import Power, for_this_system
 from router.runner import JobMoved
@@ -156,14 +160,25 @@ class Sleep:
         self._registry.health.clear()
         self._drop()
         self._peers.back()
-        for engine in [engine for engine in self._registry.engines if not self._registry.local(engine)]:
-            take_back(self._scheduler, engine, "This computer slept.")
+        for engine in [engine for engine in self._registry.engines.values() if elsewhere(engine)]:
+            take_back(self._scheduler, engine.id, "This computer slept.")
         for later_s in LOOKS_S:
             asyncio.get_running_loop().call_later(later_s, self._peers.poke)
 
 
+def elsewhere(engine: Engine) -> bool:
+    """Whether an engine is reached through the network: a paired computer, or an address that is not this one's own."""
+    if not getattr(engine, "local", True):
+        return True
+    host = URL(engine.url).host or "localhost"
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
 def take_back(scheduler: Scheduler, engine: str, why: str) -> None:
-    """Jobs that run at another computer and have said nothing yet are placed anew; no attempt is charged for it."""
+    """Jobs that run at an engine elsewhere and have said nothing yet are placed anew; no attempt is charged for it."""
     for job in tuple(scheduler.jobs.values()):
         if job.state.running and job.lane is not None and job.lane.engine == engine and not job.answer.events:
             scheduler.recall(job, why)

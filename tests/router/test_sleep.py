@@ -172,6 +172,31 @@ async def test_a_shutdown_of_the_computer_ends_the_node_in_order(bed: Bed) -> No
     assert bed.quits == 1
 
 
+@pytest.mark.parametrize(
+    ("url", "again"),
+    [
+        ("", False),
+        ("http://127.0.0.1:8000/v1", False),
+        ("http://localhost:8000/v1", False),
+        ("http://[::1]:8000/v1", False),
+        ("http://192.168.1.9:8000/v1", True),
+        ("https://engines.example/v1", True),
+    ],
+)
+async def test_a_request_at_an_engine_in_the_network_is_asked_again_and_one_here_goes_on(
+    bed: Bed, url: str, again: bool
+) -> None:
+    engine = bed.world.registry.engines["e"]
+    engine.url = url  # type: ignore[misc]
+    job = bed.world.submit("m")
+    bed.doze(60)
+    bed.sleep.look()
+    await bed.others.until("back")
+    assert (job.try_no, job.attempt) == (2 if again else 1, 0)
+    bed.world.end(job)
+    assert job.state is JobState.DONE
+
+
 # -- jobs at others
 
 

@@ -43,7 +43,7 @@ PROFILES = ("core", "desktop", "test")  # each holds the one before it
 NETWORK = "Check the network, then start again: it goes on from here."
 
 # Levels of the quality page as marks; 1 (pure) and 2 (one node over sockets) run together.
-UNMARKED = "not engine and not desktop and not browser and not cluster"
+UNMARKED = "not engine and not desktop and not browser and not cluster and not package"
 LEVELS = {
     1: UNMARKED,
     2: UNMARKED,
@@ -51,6 +51,7 @@ LEVELS = {
     4: "cluster",
     5: "desktop",
     6: "browser",
+    7: "package",
 }
 
 
@@ -249,10 +250,10 @@ def page_checks(steps: Steps, *scripts: str) -> bool:
 def test(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="dev.py test", description="Further arguments go to pytest.")
     parser.add_argument("--level", type=int, choices=sorted(LEVELS), help="1, 2: pure and one node over sockets; "
-                        "3: real engine; 4: cluster; 5: window and tray; 6: browser; all without")  # fmt: skip
+                        "3: real engine; 4: cluster; 5: window, tray; 6: browser; 7: package; all without")  # fmt: skip
     chosen, rest = parser.parse_known_args(arguments)
     steps = set_up("test")
-    if sys.platform == "linux" and chosen.level in (None, 4, 5, 6):
+    if sys.platform == "linux" and chosen.level in (None, 4, 5, 6, 7):
         system_packages.have(steps, "programs-tests", "programs of the tests", system_packages.TESTS)
     whole = chosen.level is None and not rest
     page_good = page_checks(steps, "check", "test") if whole else True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +26,7 @@ from router.errors import QuorumError
 from router.settings import Settings
 from router.states import NodeMode
 from router.wire_care import UpdateState
-from tests.app.update.kit import Feed, Signer, envelope, install, told
+from tests.app.update.kit import Feed, Signer, archive, envelope, install, release_archive, told
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the installed programs here are scripts")
 
@@ -274,8 +276,6 @@ async def test_a_disk_that_fills_while_it_is_unpacked(world: World, monkeypatch:
 
 
 async def test_an_archive_that_attacks(world: World) -> None:
-    from tests.app.update.kit import archive
-
     content = archive({"quorum/quorum": b"#!", "quorum/../../evil": b"x"})
     world.feed.files["manifest.json"] = envelope(told("0.2.0", content), world.signer)
     world.feed.files["quorum-0.2.0.tar.gz"] = content
@@ -291,8 +291,6 @@ async def test_a_new_program_whose_selftest_fails(world: World) -> None:
 
 
 async def test_a_new_program_of_another_version(world: World) -> None:
-    from tests.app.update.kit import release_archive
-
     content = release_archive("0.1.5")
     world.feed.files["manifest.json"] = envelope(told("0.2.0", content), world.signer)
     world.feed.files["quorum-0.2.0.tar.gz"] = content
@@ -301,8 +299,6 @@ async def test_a_new_program_of_another_version(world: World) -> None:
 
 
 async def test_a_new_program_that_can_not_run_here(world: World) -> None:
-    from tests.app.update.kit import archive
-
     content = archive({"quorum/quorum": b"\x7fELF of another processor"})
     world.feed.files["manifest.json"] = envelope(told("0.2.0", content), world.signer)
     world.feed.files["quorum-0.2.0.tar.gz"] = content
@@ -373,3 +369,46 @@ async def test_the_first_start_of_a_new_program_confirms_it_and_keeps_the_old_on
 
     world.make()
     await world.nothing_left()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("no disk can be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+async def test_a_real_disk_that_fills_during_the_update_loses_nothing(
+    small_disk: Path, feed: Feed, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(updater, "MARGIN_BYTES", 0)
+    tasks = Tasks()
+    world = World(small_disk, feed, signer, tasks)
+    content = archive({"quorum/quorum": b"#!", "quorum/pad": os.urandom(2_000_000)})
+    one = told("0.2.0", content)
+    next(iter(one["files"].values()))["unpacked_bytes"] = 3_000_000
+    world.feed.files["manifest.json"] = envelope(one, world.signer)
+
+    async def filling(request: web.Request) -> web.Response:
+        await asyncio.to_thread(_fill, small_disk / "films")
+        return web.Response(body=content)
+
+    world.feed.files["quorum-0.2.0.tar.gz"] = filling
+    world.updater.install()
+    await world.fails("disk is too full")
+    await asyncio.to_thread((small_disk / "films").unlink)
+    world.settings.update({"theme": "dark"})  # everything else goes on
+    await tasks.close()
+
+
+def _fill(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(100_000)):
+            continue

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 from aiohttp import HttpVersion11, web
 
 from router.errors import QuorumError
@@ -20,6 +21,8 @@ DROP_BYTES = 8 * 1024 * 1024
 LOOK_AGAIN_S = 0.05
 STALL_S = 30.0
 LOADING_PATIENCE_S = 60.0
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Dialect(Protocol):
@@ -170,12 +173,18 @@ async def stream_answer(
             return response
         sink.open(transport, chunked=chunked)
         ended = await sink.done
-        if last := dialect.last(ended):
+        if last := dialect.last(ended) + _receipt(request, dialect, ended):
             await response.write(last)
         await response.write_eof()
         return response
     finally:
         job.answer.detach(sink)
+
+
+def _receipt(request: web.Request, dialect: Dialect, ended: Ended) -> bytes:
+    """What is only known at the end, as a comment for who asked for it; nothing where a stream has no comments."""
+    asked = request.headers.get("X-Quorum-Receipt") == "1" and dialect.content_type == "text/event-stream"
+    return b": receipt %b\n\n" % _encode(ended.receipt) if asked and ended.receipt is not None else b""
 
 
 async def _within(future: asyncio.Future[None], limit_s: float) -> None:

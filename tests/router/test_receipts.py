@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import aiohttp
@@ -11,7 +12,7 @@ import pytest
 from router.node import Node
 from router.states import PeerState
 from tests.fakes import BOUND_S, ScriptedEngine, Wait, chunk, head, stream, whole
-from tests.router.test_peering_parts import MakeNode, ask, pair, until
+from tests.router.test_peering_parts import BODY, MakeNode, ask, pair, until
 from tests.router.test_peering_parts import make as make
 
 BROKEN = whole(b'{"error": {"message": "The engine ran out of memory."}}', 500)
@@ -113,3 +114,25 @@ async def test_the_wait_in_another_computers_line_is_told_as_a_wait(make: MakeNo
     assert found["queued_s"] >= 0.3
     assert found["ttft_s"] < found["queued_s"]
     assert found["working_s"] <= found["total_s"] - 0.3
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_stream_ends_with_its_receipt_for_who_asks(make: MakeNode, asked: bool) -> None:
+    async with ScriptedEngine("llama") as engine:
+        here = await make("laptop", engine)
+        engine.play(told("Hello", per_s=50.0))
+        headers = {"X-Quorum-Receipt": "1"} if asked else {}
+        async with (
+            aiohttp.ClientSession(trust_env=False) as http,
+            http.post(f"{here.address}/v1/chat/completions", json=BODY, headers=headers) as reply,
+        ):
+            text = await reply.text()
+        answer, _, comment = text.partition("data: [DONE]\n\n")
+        assert "Hello" in answer
+        assert comment.startswith(": receipt {") is asked
+        if asked:
+            found = json.loads(comment.removeprefix(": receipt "))
+            assert found == await receipt(here, dict(reply.headers))
+            assert (found["node"], found["tokens_per_s"]) == (here._id, 50.0)
+        else:
+            assert comment == ""

@@ -101,7 +101,6 @@ class Sleep:
         return f"{self._power.detail}; kept awake now" if self._lock.held else self._power.detail
 
     async def _watch(self) -> None:
-        await self._power.start(self)
         while True:
             await asyncio.sleep(LOOK_S)
             self.look()

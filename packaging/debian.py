@@ -81,6 +81,8 @@ def lay_out(frozen: Path, version: str, root: Path) -> None:
     program = root / HOME
     program.parent.mkdir(parents=True)
     shutil.copytree(frozen, program, symlinks=True, copy_function=_link)
+    # Chromium makes this folder where it may, which is where root starts it; dpkg removes only what it knows.
+    (program / "_internal/PySide6/Qt/resources/locales").mkdir(exist_ok=True)
     _link_to(root / "usr/bin/quorum", f"/{HOME}/quorum")
     _copy(HERE / "quorum.desktop", root / "usr/share/applications/quorum.desktop")
     _copy(HERE / "autostart.desktop", root / "etc/xdg/autostart/quorum.desktop")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,12 @@ def status() -> str:
 def left() -> list[str]:
     """What of the package is still on this machine."""
     return [place for place in OURS if Path(place).exists()]
+
+
+def answered(chat: Any) -> bool:
+    """Whether the last message of a conversation is an answer that has ended."""
+    last = chat["messages"][-1] if chat["messages"] else {}
+    return bool(last.get("role") == "assistant" and last["state"] == "ended" and last["receipt"])
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +146,15 @@ async def test_a_person_installs_uses_upgrades_and_removes_it(
         await run.window_is_usable()
         await tray.icon()
         await tray.entry("Running · 1 model")
+        await asyncio.to_thread(
+            screen.click, 640, 700
+        )  # the box at the lower edge, which has the cursor by itself soon
         await asyncio.to_thread(screen.type, QUESTION)
         chats = await run.until("/local/v1/chats", lambda chats: len(chats) == 1)
         path = f"/local/v1/chats/{chats[0]['id']}"
-        chat = await run.until(path, lambda chat: chat["messages"] and chat["messages"][-1]["receipt"])
+        chat = await run.until(path, answered)
         assert chat["messages"][-1]["content"]
+        assert chat["messages"][0]["content"] == QUESTION
         await asyncio.to_thread(screen.picture, out / "installed-window.png")
 
         await tray.click("Pause")

@@ -38,6 +38,13 @@ class Balance:
         self._recall = recall
         self._filling = False
 
+    def park(self, job: Job) -> None:
+        """A job was sent to another computer and waits in its line: whoever is free meanwhile may have it."""
+        if job.id not in self.parked:
+            self.parked[job.id] = job
+            for lane in tuple(self._lanes.values()):
+                self.fill(lane)
+
     def fill(self, lane: Lane) -> None:
         """A lane has room and nobody waits in it: let jobs that wait elsewhere come."""
         if self._filling or len(self._lanes) < 2:

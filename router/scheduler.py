@@ -147,11 +147,11 @@ class Scheduler:
         """Another computer tells how the job stands there."""
         if job.try_no != try_no or not job.state.running:
             return
+        job.answer.tell(job.heard(state))
         if state.state is JobState.QUEUED:
-            self._balance.parked[job.id] = job
+            self._balance.park(job)
         else:
             self._balance.parked.pop(job.id, None)
-        job.answer.tell(job.heard(state))
 
     def finished(self, job: Job, try_no: int, outcome: Outcome) -> None:
         """[5] An attempt ended. A result whose try is not the current one is discarded (fenced)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from router.errors import failure
 from router.health import Failure
 from router.jobs import Job, Outcome, Result
@@ -129,6 +131,46 @@ def test_a_job_sent_to_a_computer_where_it_still_waits_is_taken_back_for_a_free_
     world.scheduler.finished(there, 1, Outcome(Result.FAILED, failure("peer_failed", "late")))
     world.end(there)
     assert there.state is DONE
+
+
+def test_a_job_that_finds_a_line_where_none_was_told_is_taken_back_while_somebody_is_free() -> None:
+    world = World(own(), peer := MemoryPeer())
+    job = world.submit()
+    assert at(job)[0] == peer.id
+    world.scheduler.heard(job, job.try_no, State(state=QUEUED, place=3))
+    assert at(job) == ("e", WORKING)
+    assert (job.attempt, job.tries[0].result) == (0, "moved")
+
+
+def test_what_waits_in_the_line_of_a_computer_that_is_unpaired_goes_elsewhere_at_once() -> None:
+    world = World(own(), peer := MemoryPeer())
+    there, here = world.submit(), world.submit()
+    world.scheduler.heard(there, there.try_no, State(state=QUEUED, place=3))
+    assert (at(there)[0], at(here)) == (peer.id, ("e", WORKING))
+    world.registry.remove(peer.id)
+    assert at(there) == ("e", QUEUED)
+    world.end(here)
+    assert at(there) == ("e", WORKING)
+
+
+@pytest.mark.parametrize(("keep", "state"), [(False, FAILED), (True, QUEUED)])
+def test_who_waits_only_for_a_computer_that_is_unpaired_is_told_unless_the_job_lives_on(
+    keep: bool, state: JobState
+) -> None:
+    world = World(peer := MemoryPeer())
+    job = world.submit(keep=keep)
+    world.scheduler.heard(job, job.try_no, State(state=QUEUED, place=3))
+    world.registry.remove(peer.id)
+    assert job.state is state
+
+
+@pytest.mark.parametrize(("keep", "state"), [(False, FAILED), (True, QUEUED)])
+def test_so_is_one_whose_computers_do_not_know_this_one_any_more(keep: bool, state: JobState) -> None:
+    world = World(peer := MemoryPeer())
+    running, job = world.submit(), world.submit(keep=keep)
+    assert (at(running), job.state) == ((peer.id, WORKING), QUEUED)
+    world.look(peer, ready=False, trusted=False, detail="Not paired.")
+    assert job.state is state
 
 
 def test_a_leaked_lease_is_swept_only_once_the_peer_says_too_that_it_runs_nothing() -> None:

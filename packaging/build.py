@@ -29,6 +29,7 @@ DIST = ROOT / "dist"
 LOCKS = ROOT / "packaging" / "requirements"
 FROZEN = DIST / "quorum"
 PROGRAM = FROZEN / ("quorum.exe" if os.name == "nt" else "quorum")
+LOG = "See the log."
 NETWORK = "Check the network, then start again: it goes on from here."
 PAGE = Path("router/web/page")
 PATIENCE_S = 60.0
@@ -82,7 +83,7 @@ class Builder:
             image = DIST / f"quorum-{version()}-macos-{platform.machine()}.dmg"
             command: list[str | Path] = ["sh", ROOT / "packaging" / "macos" / "dmg.sh", DIST / "Quorum.app", image]
             recipe = digest_of(inputs, ROOT / "packaging" / "macos", *keys_of_macos())
-            self.steps.do("dmg", image.name, recipe, lambda log: call(command, log, "See the log."), image.is_file)
+            self.steps.do("dmg", image.name, recipe, lambda log: call(command, log, LOG), image.is_file)
             made.append(image)
         return made
 
@@ -125,7 +126,7 @@ class Builder:
         spec = self.source / "packaging" / "quorum.spec"
         extra = ["--", "--portable"] if self.portable else []
         command: list[str | Path] = [self.python, "-m", "PyInstaller", "--noconfirm", "--clean", *places, spec, *extra]
-        call(command, log, "See the log.", env=environment, cwd=self.folder)
+        call(command, log, LOG, env=environment, cwd=self.folder)
         DIST.mkdir(exist_ok=True)
         for path in made.iterdir():
             _replace(DIST / path.name, path)

@@ -26,7 +26,7 @@ STRUCTS = [
 ]
 UNITS = ("_s", "_at", "_bytes", "_pct", "_per_s", "_tokens")
 PLAIN = {"status", "number", "place", "attempt", "tokens", "width", "in_flight", "waiting", "running", "models", "port",
-         "context", "requests", "temperature", "max_tokens", "paused_until"}  # fmt: skip
+         "context", "requests", "temperature", "max_tokens", "paused_until", "at"}  # fmt: skip
 
 
 def kinds(annotation: Any) -> set[Any]:

@@ -8,7 +8,6 @@ from router.candidates import Candidates
 from router.engines.base import Kind
 from router.jobs import Job
 from router.lanes import Lane
-from router.placement import Decision, Word
 from router.registry import Registry
 
 
@@ -101,13 +100,6 @@ class Balance:
         for job in tuple(lane.order(lambda _: True)):
             self._move(job)
         self._recall_all(lane)
-
-    def lost(self, job: Job, decision: Decision | None) -> bool:
-        """Whether those who could have run it are paired with this computer no more: no wait brings them back."""
-        if decision is not None:
-            return all(verdict.verdict is Word.UNTRUSTED for verdict in decision.verdicts)
-        chosen = job.decision.chosen if job.decision else None
-        return chosen is not None and not chosen.local and not self._registry.has_engine(chosen.engine)
 
     def leave(self, lane: Lane) -> None:
         """Nobody goes on waiting for a computer that takes nothing now: it is lost, paused or left alone."""

@@ -21,16 +21,12 @@ from router.lanes import Lane
 from router.placement import Decision
 from router.rates import Rates
 from router.registry import Registry
+from router.rounds import Over, Placed, Rounds, Step
 from router.states import JobState, NodeMode, check_job
 from router.survey import Survey
 from router.wire import Ended, ErrorInfo, State
 
-BACKOFF_FIRST_S = 1.0
-BACKOFF_MAX_S = 60.0
 CRASHES_MAX = 3
-HOLDER_LOOK_S = 5.0
-HOLDER_S = 60.0  # a caller who waits for the answer
-HOLDER_KEPT_S = 86_400.0  # a job that lives on
 
 _POISON = failure("poison", "This job stopped the node or its engine three times.")
 
@@ -54,13 +50,13 @@ class Scheduler:
         self._registry = registry
         self._effects = effects
         self._clock = clock
-        self._jitter = jitter
         self._admission = Admission()
         self.stopping = False
         self._gathering = False
         self.rates = Rates()
         self._survey = Survey(self.jobs, self.lanes, registry, self.rates, clock)
         candidates = self._candidates = Candidates(registry, self.lanes, width, route, self.rates, clock)
+        self._rounds = Rounds(registry, candidates, clock, jitter)
         self._balance = Balance(registry, self.jobs, self.lanes, candidates, self._opens, self._replace, self.recall)
 
     # -- the doors
@@ -73,7 +69,7 @@ class Scheduler:
         if self.stopping:
             raise QuorumError("no_holder_available", "This node is stopping.", "Start Quorum again.")
         self._admission.require(job, lambda: self.rates.turn_s(self.lanes.values()))
-        decision = None if job.held and self._candidates.any(job) else self._place(job)
+        decision = None if job.held and self._candidates.any(job) else self._rounds.place(job, self.mode)
         if decision is not None and decision.chosen is None:
             raise refusal(job, decision)
         self.jobs[job.id] = job
@@ -171,85 +167,33 @@ class Scheduler:
             case Result.FAILED if outcome.crashed and job.crashes >= CRASHES_MAX:
                 self._end(job, JobState.FAILED, _POISON, outcome)
             case Result.FAILED:
-                self._failed(job, error or failure("engine_failed", "The engine failed."), lasting=outcome.lasting)
+                error = error or failure("engine_failed", "The engine failed.")
+                self._follow(job, self._rounds.after_failure(job, error, self.mode, lasting=outcome.lasting))
         self._check_drained()
         self._pump(lane)
-
-    def _failed(self, job: Job, error: ErrorInfo, *, lasting: bool = False) -> None:
-        """Another holder at once, else another round after a backoff unless the only one can't help, else the end."""
-        job.error = error
-        chosen = job.decision.chosen if job.decision else None
-        if chosen is not None:
-            job.tried.add((chosen.node, chosen.engine))
-        decision = self._place_or_none(job)
-        if decision is not None and decision.chosen is not None:
-            if not decision.chosen.local:
-                self._registry.health.budget.retry()
-            self._move(job, JobState.QUEUED)
-            self._enqueue(job, decision)
-            return
-        job.attempt += 1
-        if (lasting and len(job.tried) == 1) or job.attempt >= job.max_attempts:
-            self._end(job, JobState.FAILED, error)
-            return
-        if job.state is not JobState.QUEUED:
-            self._move(job, JobState.QUEUED)
-        self._again_later(job)
-
-    def _again_later(self, job: Job) -> None:
-        """A new round, in which every holder may be tried again."""
-        job.tried.clear()
-        job.why = "retry"
-        delay_s = self._jitter(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (job.attempt - 1)))
-        job.place, job.eta_s = None, round(delay_s, 1)
-        job.answer.tell(job.news())
-        self._effects.later(delay_s, lambda: self._replace(job))
 
     def _replace(self, job: Job) -> None:
         """Place a job that waits outside the lanes."""
         if self.stopping or self.jobs.get(job.id) is not job or job.state is not JobState.QUEUED or job.ticket:
             return
-        decision = self._place_or_none(job)
-        if decision is None:
-            self._wait_for_holder(job, decision)
-        elif decision.chosen is not None:
-            job.alone_since = None
-            self._enqueue(job, decision)
-        else:
-            job.error = job.error or failure("no_holder_available", f"Nobody that holds '{job.model}' can be reached.")
-            if job.tried or all(verdict.node == self._registry.node for verdict in decision.verdicts):
-                self._failed(job, job.error)
-            else:
-                self._wait_for_holder(job, decision)
+        self._follow(job, self._rounds.next(job, self.mode))
 
-    def _wait_for_holder(self, job: Job, decision: Decision | None) -> None:
-        """Nobody has the model now, for example because its engine starts later: a wait, not a failed attempt."""
-        now = self._clock.mono()
-        job.alone_since = job.alone_since or now
-        most_s = HOLDER_KEPT_S if job.keep else 0.0 if self._balance.lost(job, decision) else HOLDER_S
-        if now - job.alone_since >= most_s:
-            self._end(job, JobState.FAILED, job.error)
+    def _follow(self, job: Job, step: Step) -> None:
+        """Do what its round says is next."""
+        if isinstance(step, Over):
+            self._end(job, JobState.FAILED, step.error)
             return
-        job.why = "waits-holder"
-        job.place = job.eta_s = None
+        if job.state is not JobState.QUEUED:
+            self._move(job, JobState.QUEUED)
+        if isinstance(step, Placed):
+            self._enqueue(job, step.decision)
+            return
+        job.why = step.why
+        job.place, job.eta_s = None, step.eta_s
         job.answer.tell(job.news())
-        self._effects.later(HOLDER_LOOK_S, lambda: self._replace(job))
+        self._effects.later(step.delay_s, lambda: self._replace(job))
 
     # -- lanes and leases
-
-    def _place(self, job: Job) -> Decision:
-        decision = self._candidates.place(job, self.mode)
-        if decision.chosen is not None or job.decision is None:
-            job.decision = decision  # else the receipt goes on naming the holder that was tried last
-        return decision
-
-    def _place_or_none(self, job: Job) -> Decision | None:
-        """As ``_place``, for a job already accepted: a model that vanished is no error of the caller."""
-        try:
-            return self._place(job)
-        except QuorumError as error:
-            job.error = error.info()
-            return None
 
     def _enqueue(self, job: Job, decision: Decision) -> None:
         """[3] Into the lane of the chosen holder, which runs it at once when it is free."""

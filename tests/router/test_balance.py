@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from router.errors import failure
 from router.health import Failure
 from router.jobs import Job, Outcome, Result
@@ -79,18 +77,6 @@ def test_what_waits_for_a_computer_that_is_lost_goes_elsewhere_or_waits_without_
     assert at(waiting) == (peer.id, WORKING)
 
 
-def test_a_job_whose_computers_stay_away_fails_with_the_reason() -> None:
-    world = World(peer := MemoryPeer())
-    world.submit()
-    waiting = world.submit()
-    world.look(peer, ready=False, detail="Its stream broke.")
-    for _ in range(14):
-        world.pass_time(5)
-    assert waiting.state is FAILED
-    assert waiting.error is not None
-    assert waiting.error.code == "no_holder_available"
-
-
 def test_what_waits_for_an_ejected_model_goes_elsewhere_at_once() -> None:
     world = World(own(width=2), peer := MemoryPeer())
     jobs = [world.submit() for _ in range(5)]
@@ -151,26 +137,6 @@ def test_what_waits_in_the_line_of_a_computer_that_is_unpaired_goes_elsewhere_at
     assert at(there) == ("e", QUEUED)
     world.end(here)
     assert at(there) == ("e", WORKING)
-
-
-@pytest.mark.parametrize(("keep", "state"), [(False, FAILED), (True, QUEUED)])
-def test_who_waits_only_for_a_computer_that_is_unpaired_is_told_unless_the_job_lives_on(
-    keep: bool, state: JobState
-) -> None:
-    world = World(peer := MemoryPeer())
-    job = world.submit(keep=keep)
-    world.scheduler.heard(job, job.try_no, State(state=QUEUED, place=3))
-    world.registry.remove(peer.id)
-    assert job.state is state
-
-
-@pytest.mark.parametrize(("keep", "state"), [(False, FAILED), (True, QUEUED)])
-def test_so_is_one_whose_computers_do_not_know_this_one_any_more(keep: bool, state: JobState) -> None:
-    world = World(peer := MemoryPeer())
-    running, job = world.submit(), world.submit(keep=keep)
-    assert (at(running), job.state) == ((peer.id, WORKING), QUEUED)
-    world.look(peer, ready=False, trusted=False, detail="Not paired.")
-    assert job.state is state
 
 
 def test_a_leaked_lease_is_swept_only_once_the_peer_says_too_that_it_runs_nothing() -> None:

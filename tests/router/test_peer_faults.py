@@ -20,7 +20,7 @@ from router.node import Node
 from router.peer_client import CONNECT_S
 from router.peer_link import PeerLink
 from router.peer_tls import client_session
-from router.scheduler import HOLDER_LOOK_S
+from router.rounds import HOLDER_LOOK_S
 from router.states import PeerState
 from tests.fakes import BOUND_S, DONE, ScriptedEngine, chunk, head, stream
 from tests.fakes_peer import RECEIPT, LivePeer, Script, Talk, told

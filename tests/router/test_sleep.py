@@ -275,7 +275,7 @@ async def two(
 ) -> Two:
     defaults = Peering.__init__.__kwdefaults__
     monkeypatch.setitem(defaults, "addresses", lambda: ["127.0.0.1"])
-    monkeypatch.setattr("router.scheduler.HOLDER_LOOK_S", 0.1)
+    monkeypatch.setattr("router.rounds.HOLDER_LOOK_S", 0.1)
     studio = await make_node(engine, data="studio", share=True, name="studio", concurrency=8, peer_port=0)
     laptop = await make_node(data="laptop", name="laptop", max_attempts=1, peer_port=0)
     opened = await studio._peering.open_pairing()

@@ -173,7 +173,7 @@ async def test_a_job_to_be_tried_again_says_when_and_what_went_wrong(
     make_node: MakeNode, open_page: OpenPage, birds: ScriptedEngine, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = await make_node(birds)
-    monkeypatch.setattr(node._scheduler, "_jitter", lambda low, high: 30.0)
+    monkeypatch.setattr(node._scheduler._rounds, "_jitter", lambda low, high: 30.0)
     birds.play("reset")
     page = await open_page(node, "#/queue")
     await ask(node, text="unlucky")

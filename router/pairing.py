@@ -129,8 +129,11 @@ class PairingDesk:
         return self.is_open or self.state.phase is Phase.ASKING
 
     def open(self, accept: Accept) -> Opened:
-        """Show a new code for 120 s. ``accept`` asks the user once somebody typed it right. An older one is void."""
-        self._end(PairingState())
+        """Show a new code for 120 s. ``accept`` asks the user once somebody typed it right. An older one is void.
+
+        So is a question that is open.
+        """
+        self.close()
         code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}d}"
         now, mono = self._clock.wall(), self._clock.mono()
         self._offer = _Offer(code, now + OPEN_S, mono + OPEN_S, accept)
@@ -222,9 +225,9 @@ class PairingDesk:
         try:
             await self._trust.add(peer)
         except (StoreError, OSError):
-            self._set(PairingState(Phase.FAILED, ask=ask, detail="The disk of the data folder can't be written."))
+            self._asked_about(ask, Phase.FAILED, "The disk of the data folder can't be written.")
             raise
-        self._set(PairingState(Phase.PAIRED, ask=ask))
+        self._asked_about(ask, Phase.PAIRED)
         name, addresses, port = self._own()
         return {
             "confirmation": derive(key, b"confirm B").hex(),
@@ -241,18 +244,22 @@ class PairingDesk:
             async with asyncio.timeout(ANSWER_S):
                 answer = await offer.accept(ask)
         except TimeoutError:
-            self._set(PairingState(Phase.FAILED, ask=ask, detail="Nobody answered in time."))
+            self._asked_about(ask, Phase.FAILED, "Nobody answered in time.")
             raise PairingError("Nobody answered at the other computer.") from None
         except asyncio.CancelledError:
-            if self.state.phase is Phase.ASKING:
-                self._set(PairingState(Phase.FAILED, ask=ask, detail="The other computer went away."))
+            self._asked_about(ask, Phase.FAILED, "The other computer went away.")
             raise
         finally:
             self._asking = None
         if not answer.accept:
-            self._set(PairingState(Phase.FAILED, ask=ask, detail="You declined."))
+            self._asked_about(ask, Phase.FAILED, "You declined.")
             raise PairingError("The other computer's user declined.")
         return answer
+
+    def _asked_about(self, ask: PairingAsk, phase: Phase, detail: str = "") -> None:
+        """How it ended with the one that the user was asked about, unless newer digits are shown or it was closed."""
+        if self.state.phase is Phase.ASKING and self.state.ask is ask:
+            self._set(PairingState(phase, ask=ask, detail=detail))
 
     def _missed(self, offer: _Offer) -> None:
         """An attempt failed; after the last, and with none under way, the code is void."""

@@ -106,11 +106,22 @@ def split_address(text: str) -> tuple[str, int]:
         port = rest.removeprefix(":") or port
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
-    if not host or len(host) > 253 or any(letter.isspace() or letter in "/@?#" for letter in host):
+    if not _may_be_host(host):
         raise BadRequestError("That is no address of a computer.", "Write host, or host:port.", field="address")
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
         raise BadRequestError("That is no port.", "Write host:port with a number up to 65535.", field="address")
     return host, int(port)
+
+
+def _may_be_host(host: str) -> bool:
+    """Whether a resolver can be asked for ``host``; what its encoding refuses would be no OSError there."""
+    if not host or len(host) > 253 or not host.isprintable() or any(letter in " /@?#" for letter in host):
+        return False
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def pairing_info(state: PairingState, addresses: Sequence[str], port: int) -> PairingInfo:

@@ -526,6 +526,27 @@ async def test_closing_ends_the_question(here: Computer, side: Side) -> None:
     assert side.desk.state.phase is Phase.CLOSED
 
 
+async def test_new_digits_end_the_question_and_are_those_that_count(here: Computer, side: Side) -> None:
+    asked = asyncio.Event()
+
+    async def ask(who: PairingAsk) -> Answer:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    code = side.desk.open(ask).code
+    joining = asyncio.ensure_future(typed(here, side.port, code))
+    await happens(asked)
+    newer = side.open()
+    async with asyncio.timeout(BOUND_S):
+        with pytest.raises(PairingError):
+            await joining
+    assert side.desk.state.phase is Phase.OPEN
+    assert side.here.trust.peers() == ()
+    await typed(here, side.port, newer)
+    assert side.desk.state.phase is Phase.PAIRED
+
+
 async def test_a_user_who_never_answers_is_no_yes(here: Computer, side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(router.pairing, "ANSWER_S", 0.05)
 

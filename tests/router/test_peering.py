@@ -15,14 +15,16 @@ from aiohttp import web
 from router.aio import SystemClock, Tasks
 from router.errors import BadRequestError, QuorumError
 from router.pairing import PairingDesk
+from router.peer_looks import split_address
 from router.peer_tls import server_context
-from router.peering import Peering, split_address
+from router.peering import Peering
+from router.peers import Peers
 from router.settings import Settings
 from router.states import PeerState
 from router.trust import Peer, node_id_of
 from router.web.answers import errors, json_answer
 from router.web.strict_json import decode
-from router.wire_peers import JoinPairing, PairingAnswer, PeerPatch
+from router.wire_peers import DoctorReport, JoinPairing, PairingAnswer, PeerPatch
 from router.wire_snapshot import PeerModel, PeerSnapshot
 from tests.fakes import BOUND_S, happens
 from tests.router.peer_kit import Computer, computer, peer_of
@@ -168,7 +170,6 @@ class World:
         )
         self.surface.desk = self.desk
         self.peering = Peering(
-            identity=here.identity,
             trust=here.trust,
             desk=self.desk,
             surface=self.surface,
@@ -181,9 +182,15 @@ class World:
             close=self._close,
             addresses=lambda: list(self.addresses),
         )
+        self.peers = Peers(
+            here.identity, here.trust, self.desk, self.peering, self.settings, self._no_doctor, self.changes.set
+        )
 
     async def _close(self) -> None:
         self.closed = True
+
+    async def _no_doctor(self, peer_id: str) -> DoctorReport:
+        raise AssertionError(peer_id)
 
     def _desk_changed(self) -> None:
         self.peering.poke()
@@ -227,7 +234,7 @@ async def two(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def settled(here: World) -> None:
-    await here.peering._settle()
+    await here.peering.settle()
 
 
 # -- what is on
@@ -256,10 +263,10 @@ async def test_a_paired_computer_reaches_this_one_without_its_being_shown(one: W
 
 
 async def test_an_open_pairing_listens_as_long_as_it_is_open(one: World) -> None:
-    opened = await one.peering.open_pairing()
+    opened = await one.peers.open_pairing()
     assert (opened.state, len(opened.code), opened.addresses) == ("open", 6, [f"192.168.1.5:{one.peering.port}"])
     assert one.surface.on
-    await one.peering.close_pairing()
+    await one.peers.close_pairing()
     await settled(one)
     assert not one.surface.on
 
@@ -267,8 +274,8 @@ async def test_an_open_pairing_listens_as_long_as_it_is_open(one: World) -> None
 async def test_without_a_network_no_digits_are_shown(one: World) -> None:
     one.addresses = []
     with pytest.raises(QuorumError, match="in no network"):
-        await one.peering.open_pairing()
-    assert one.peering.pairing().state == "closed"
+        await one.peers.open_pairing()
+    assert one.peers.pairing().state == "closed"
 
 
 async def test_another_address_is_listened_at_and_shown(one: World) -> None:
@@ -287,7 +294,7 @@ async def test_a_link_ends_with_the_pairing_and_begins_anew_with_a_new_one(one: 
     await one.here.trust.add(peer_of(OTHER, "second"))
     await settled(one)
     assert [link.running for link in one.links] in ([True], [False, True])
-    await one.peering.unpair(OTHER)
+    await one.peers.unpair(OTHER)
     assert not any(link.running for link in one.links)
 
 
@@ -333,7 +340,7 @@ async def test_paired_and_seen_computers_are_listed_with_what_is_known(one: Worl
     await one.here.trust.add(peer_of(OTHER, may_use=True))
     one.finder.seen = (Sight(OTHER, "old name"), Sight(THIRD, "attic"))
     await settled(one)
-    studio, attic = one.peering.infos()
+    studio, attic = one.peers.infos()
     assert (studio.id, studio.name, studio.paired, studio.state) == (OTHER, "studio", True, PeerState.HEALTHY)
     assert (studio.models, studio.loaded, studio.width, studio.latency_s) == (["llama", "qwen"], ["llama"], 4, 0.002)
     assert (attic.id, attic.paired, attic.state, attic.port) == (THIRD, False, PeerState.DISCOVERED, 7412)
@@ -342,22 +349,22 @@ async def test_paired_and_seen_computers_are_listed_with_what_is_known(one: Worl
 async def test_what_the_owner_calls_a_computer_counts_more_than_what_it_calls_itself(one: World) -> None:
     await one.here.trust.add(peer_of(OTHER))
     await settled(one)
-    changed = await one.peering.patch(OTHER, PeerPatch(own_name="Big box"))
+    changed = await one.peers.patch(OTHER, PeerPatch(own_name="Big box"))
     assert (changed.name, changed.own_name, changed.send) == ("Big box", "Big box", True)
-    assert not (await one.peering.patch(OTHER, PeerPatch(send=False))).send
+    assert not (await one.peers.patch(OTHER, PeerPatch(send=False))).send
     assert one.links[-1].peer == one.here.trust.get(OTHER), "its line hears of the change"
     with pytest.raises(QuorumError, match="not paired"):
-        await one.peering.patch(THIRD, PeerPatch(own_name="x"))
+        await one.peers.patch(THIRD, PeerPatch(own_name="x"))
 
 
 async def test_grants_and_ignoring_are_remembered(one: World) -> None:
     await one.here.trust.add(peer_of(OTHER))
     one.finder.seen = (Sight(THIRD, "attic"),)
-    changed = await one.peering.patch(OTHER, PeerPatch(may_use=True))
+    changed = await one.peers.patch(OTHER, PeerPatch(may_use=True))
     assert (changed.may_use, changed.may_manage) == (True, False)
     assert one.settings["share"]
-    assert (await one.peering.patch(THIRD, PeerPatch(ignored=True))).ignored
-    assert (await one.peering.patch(OTHER, PeerPatch(ignored=True))).ignored
+    assert (await one.peers.patch(THIRD, PeerPatch(ignored=True))).ignored
+    assert (await one.peers.patch(OTHER, PeerPatch(ignored=True))).ignored
     await settled(one)
     assert not any(link.running for link in one.links)
 
@@ -365,9 +372,9 @@ async def test_grants_and_ignoring_are_remembered(one: World) -> None:
 @pytest.mark.parametrize("node_id", [THIRD, "nobody"])
 async def test_who_is_not_known_can_be_neither_changed_nor_unpaired(one: World, node_id: str) -> None:
     for attempt in (
-        one.peering.patch(node_id, PeerPatch(ignored=True)),
-        one.peering.patch(node_id, PeerPatch(may_use=True)),
-        one.peering.unpair(node_id),
+        one.peers.patch(node_id, PeerPatch(ignored=True)),
+        one.peers.patch(node_id, PeerPatch(may_use=True)),
+        one.peers.unpair(node_id),
     ):
         with pytest.raises(QuorumError):
             await attempt
@@ -378,15 +385,15 @@ async def test_who_is_not_known_can_be_neither_changed_nor_unpaired(one: World, 
 
 async def joined(one: World, two: World, answer: PairingAnswer, **asked: object) -> None:
     """``two`` shows the digits and answers; ``one`` types them."""
-    opened = await two.peering.open_pairing()
+    opened = await two.peers.open_pairing()
     given: dict[str, object] = {"address": f"127.0.0.1:{two.peering.port}"}
     asking = asyncio.ensure_future(
-        one.peering.join(JoinPairing(code=opened.code, **(given | asked)))  # type: ignore[arg-type]
+        one.peers.join(JoinPairing(code=opened.code, **(given | asked)))  # type: ignore[arg-type]
     )
     try:
-        await two.until(lambda: two.peering.pairing().state == "asking")
-        assert two.peering.pairing().peer_name == "laptop"
-        two.peering.answer(answer)
+        await two.until(lambda: two.peers.pairing().state == "asking")
+        assert two.peers.pairing().peer_name == "laptop"
+        two.peers.answer(answer)
         await asking
     finally:
         asking.cancel()
@@ -395,9 +402,9 @@ async def joined(one: World, two: World, answer: PairingAnswer, **asked: object)
 async def test_one_pairing_serves_both_directions(one: World, two: World) -> None:
     await joined(one, two, PairingAnswer(accept=True))
     await settled(two)
-    assert two.peering.pairing().state == "paired"
+    assert two.peers.pairing().state == "paired"
     for here, other in ((one, two), (two, one)):
-        listed = here.peering.infos()
+        listed = here.peers.infos()
         assert [(info.id, info.paired, info.may_use) for info in listed] == [(other.here.identity.node_id, True, True)]
         assert here.settings["share"]
         assert here.links[0].running
@@ -406,13 +413,13 @@ async def test_one_pairing_serves_both_directions(one: World, two: World) -> Non
 async def test_a_no_to_the_question_shares_nothing(one: World, two: World) -> None:
     await joined(one, two, PairingAnswer(accept=True, may_use=False), may_use=False)
     assert [here.settings["share"] for here in (one, two)] == [False, False]
-    assert [info.may_use for info in one.peering.infos() + two.peering.infos()] == [False, False]
+    assert [info.may_use for info in one.peers.infos() + two.peers.infos()] == [False, False]
 
 
 async def test_a_declined_computer_is_paired_nowhere(one: World, two: World) -> None:
     with pytest.raises(QuorumError, match="declined"):
         await joined(one, two, PairingAnswer(accept=False))
-    assert one.peering.infos() == two.peering.infos() == []
+    assert one.peers.infos() == two.peers.infos() == []
     assert not two.settings["share"]
 
 
@@ -421,27 +428,27 @@ async def test_a_computer_chosen_from_the_list_is_paired_at_its_address(one: Wor
     await settled(two)
     one.finder.seen = (Sight(two.here.identity.node_id, "studio", ("127.0.0.1",), two.peering.port),)
     await joined(one, two, PairingAnswer(accept=True), node_id=two.here.identity.node_id, address="")
-    assert one.peering.infos()[0].paired
+    assert one.peers.infos()[0].paired
 
 
 async def test_another_computer_at_the_address_of_the_chosen_one_is_refused(one: World, two: World) -> None:
-    opened = await two.peering.open_pairing()
+    opened = await two.peers.open_pairing()
     one.finder.seen = (Sight(THIRD, "studio", ("127.0.0.1",), two.peering.port),)
     with pytest.raises(QuorumError, match="Another computer"):
-        await one.peering.join(JoinPairing(code=opened.code, node_id=THIRD))
+        await one.peers.join(JoinPairing(code=opened.code, node_id=THIRD))
 
 
 async def test_the_next_address_is_tried_where_nobody_answers(one: World, two: World) -> None:
     one.finder.seen = (Sight(THIRD, "Studio", ("127.0.0.2", "127.0.0.1"), 0),)
-    await two.peering.open_pairing()
+    await two.peers.open_pairing()
     one.finder.seen = (Sight(THIRD, "Studio", ("127.0.0.2", "127.0.0.1"), two.peering.port),)
     await joined(one, two, PairingAnswer(accept=True), address="studio")
-    assert one.peering.infos()[0].paired
+    assert one.peers.infos()[0].paired
 
 
 async def test_answering_nobody_is_told(one: World) -> None:
     with pytest.raises(QuorumError, match="No computer asks"):
-        one.peering.answer(PairingAnswer(accept=True))
+        one.peers.answer(PairingAnswer(accept=True))
 
 
 @pytest.mark.parametrize(
@@ -459,7 +466,11 @@ def test_addresses_are_taken_as_people_write_them(text: str, meant: tuple[str, i
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":7412", "host:", "host:0", "host:99999", "host:x", "a b", "user@host", "h/p", "x" * 300]
+    "text",
+    [
+        *("", ":7412", "host:", "host:0", "host:99999", "host:x", "a b", "user@host", "h/p", "x" * 300),
+        *("a..b", "x" * 70, "studio.\ud800", "a\x00b"),
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(BadRequestError):

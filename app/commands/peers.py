@@ -96,7 +96,7 @@ def _show(client: Client, opened: dict[str, Any], arguments: argparse.Namespace)
         say(json.dumps(opened))
         return
     say(f"{opened['code'][:3]} {opened['code'][3:]}")
-    left = span(max(0.0, (opened["until_at"] or 0) - time.time()))
+    left = span(float(round(max(0.0, (opened["until_at"] or 0) - time.time()))))
     complain(
         f"Type these digits on the other computer within {left}: on its Peers page, or as",
         f"  quorum pair {opened['code']}@{(opened['addresses'] or ['HOST'])[0]}",

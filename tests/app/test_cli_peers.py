@@ -107,6 +107,7 @@ async def test_the_digits_are_shown_and_the_user_is_asked_once_for_each_directio
     assert code == 0, err
     assert "Paired with attic." in out
     assert "quorum pair 042137@192.168.1.20" in err
+    assert "within 2 min:" in err
     assert "attic typed the right digits" in err
     assert "use this computer's models?" in err
     assert peers.answers == [PairingAnswer(accept=True, may_use=False)]

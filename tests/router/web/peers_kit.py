@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -69,7 +70,9 @@ class FakePeers:
         return self.stands
 
     async def open_pairing(self) -> PairingInfo:
-        return self.become(state="open", code="042137", until_at=2e9, addresses=["192.168.1.20", "10.0.0.2"])
+        return self.become(
+            state="open", code="042137", until_at=time.time() + 120, addresses=["192.168.1.20", "10.0.0.2"]
+        )
 
     async def close_pairing(self) -> PairingInfo:
         return self.become()

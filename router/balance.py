@@ -102,8 +102,15 @@ class Balance:
         self._recall_all(lane)
 
     def leave(self, lane: Lane) -> None:
-        """Nobody goes on waiting for a computer that takes nothing now: it is lost, paused or left alone."""
+        """Nobody goes on waiting for a computer that takes nothing now: it is lost, paused or left alone.
+
+        Nor for an own engine that is down, unless nobody waits for the job: those stay in line.
+        """
         if self._registry.local(lane.engine):
+            if lane.waiting and not self._registry.answers(lane.engine):
+                for job in tuple(lane.order(lambda _: True)):
+                    if not job.lives_on:
+                        self._move(job)
             return
         self._sweep(lane)
         if any(not self._registry.takes(lane.engine, job.lane_model) for job in lane.heads()):

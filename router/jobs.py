@@ -241,6 +241,11 @@ class Job:
         return (self.started_mono or self.created_mono) - self.created_mono
 
     @property
+    def lives_on(self) -> bool:
+        """Whether it goes on without anybody who waits for it: one that was asked to, or a line of a batch."""
+        return self.keep or self.origin is Origin.JOBS
+
+    @property
     def for_others(self) -> bool:
         """Whether a paired computer or a holder of an API key asked for it."""
         return self.origin is Origin.PEER or bool(self.key_id)

@@ -117,6 +117,10 @@ class Registry:
         """Whether the engine is this computer's own; one that is gone counts as such."""
         return bool(getattr(self.engines.get(engine_id), "local", True))
 
+    def answers(self, engine_id: str) -> bool:
+        """Whether an own engine did when it was last looked at; of other computers see ``takes``."""
+        return not self.local(engine_id) or engine_id not in self.engines or self.snapshots[engine_id].ready
+
     def others(self, engine_id: str) -> int:
         """Jobs at another computer that this node did not send, as last told."""
         return self._others.get(engine_id, 0)

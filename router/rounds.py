@@ -87,9 +87,17 @@ class Rounds:
             job.alone_since = None
             return Placed(decision)
         job.error = job.error or failure("no_holder_available", f"Nobody that holds '{job.model}' can be reached.")
-        if job.tried or all(verdict.node == self._registry.node for verdict in decision.verdicts):
-            return self.after_failure(job, job.error, mode)
-        return self._wait_for_holder(job, decision)
+        if self._waits(job, decision):
+            return self._wait_for_holder(job, decision)
+        return self.after_failure(job, job.error, mode)
+
+    def _waits(self, job: Job, decision: Decision) -> bool:
+        """Whether nobody could even be asked in this round: other computers, or own engines of a job that can wait."""
+        if job.tried:
+            return False
+        if any(verdict.node != self._registry.node for verdict in decision.verdicts):
+            return True
+        return job.lives_on and not all(self._registry.answers(verdict.engine) for verdict in decision.verdicts)
 
     def after_failure(self, job: Job, error: ErrorInfo, mode: NodeMode, *, lasting: bool = False) -> Step:
         """Another holder at once, else another round after a backoff unless the only one can't help, else the end."""
@@ -113,7 +121,7 @@ class Rounds:
         """Nobody has the model now, for example because its engine starts later: a wait, not a failed attempt."""
         now = self._clock.mono()
         job.alone_since = job.alone_since or now
-        most_s = HOLDER_KEPT_S if job.keep else 0.0 if self._lost(job, decision) else HOLDER_S
+        most_s = HOLDER_KEPT_S if job.lives_on else 0.0 if self._lost(job, decision) else HOLDER_S
         if now - job.alone_since >= most_s:
             return Over(job.error)
         return Later(HOLDER_LOOK_S, "waits-holder")

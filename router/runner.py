@@ -7,6 +7,7 @@ import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from router.aio import Clock, Tasks
 from router.engines.base import Call, Engine
@@ -22,6 +23,8 @@ from router.web.canonical import with_model
 from router.wire import State
 
 log = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.5  # a refusal is known within milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +133,18 @@ class Runner:
             told=functools.partial(self._told, relay, job, try_no),
         )
         outcome = await relay.run(engine, call)
+        if outcome.result is Result.FAILED and chosen.local and job.lives_on:
+            await self._look_at(engine)
         error = outcome.error if outcome.result is Result.FAILED and not chosen.local else None
         if error is not None and error.code == "deadline_exceeded":  # beats without content
             self._registry.health.failed(engine.id, chosen.model, Failure.SILENT, error.message)
         return outcome
+
+    async def _look_at(self, engine: Engine) -> None:
+        """Whether a failed engine is still there is known before the next job is sent: its whole line would fail."""
+        looking = self._poll(engine.id)
+        if looking is not None:
+            await asyncio.wait({looking}, timeout=LOOK_S)
 
     def _told(self, relay: Relay, job: Job, try_no: int, state: State) -> None:
         """Another computer tells how the job stands there."""

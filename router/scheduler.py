@@ -231,7 +231,7 @@ class Scheduler:
     def _opens(self, lane: Lane) -> bool:
         """Whether the lane may start jobs now: while this computer is paused, others go on."""
         works = self.mode.takes_work or not self._registry.local(lane.engine)
-        return works and not (self.stopping or self._gathering)
+        return works and self._registry.answers(lane.engine) and not (self.stopping or self._gathering)
 
     def recall(self, job: Job, why: str = "It still waited there.") -> None:
         """A job that runs elsewhere and has said nothing is taken back and placed anew; no attempt is charged."""

@@ -47,7 +47,7 @@ class Survey:
             line = list(lane.order(self._resident(lane, loading.get(lane)), now, self._takes_s(lane)))
             for place, (job, eta_s) in enumerate(zip(line, self._rates.etas(lane, line), strict=True), 1):
                 job.place = place
-                job.eta_s = eta_s if mode.takes_work else None
+                job.eta_s = eta_s if mode.takes_work and self._registry.answers(lane.engine) else None
                 job.why = self._why(job, lane, mode, loading.get(lane))
 
     def _resident(self, lane: Lane, loading: str | None) -> Callable[[str], bool]:
@@ -73,6 +73,8 @@ class Survey:
         """What a job in line waits for, in one word."""
         if not mode.takes_work:
             return "waits-paused" if mode is NodeMode.PAUSED else "waits-draining"
+        if not self._registry.answers(lane.engine):
+            return "waits-holder"
         if loading is not None:
             return "waits-load" if loading == job.lane_model else "waits-other-load"
         ready = job.lane_model == lane.running_model or self._registry.warm(lane.engine, job.lane_model)

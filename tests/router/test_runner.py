@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from router.aio import SystemClock, Tasks
-from router.engines.base import Reply
+from router.engines.base import Call, Reply
 from router.errors import EngineFault
 from router.events import Bus
 from router.jobs import Job
@@ -268,6 +269,35 @@ async def test_at_the_end_of_the_node_what_can_finish_finishes_and_the_rest_wait
     assert (left.attempt, left.error, slow.left_early) == (0, None, 1)
     assert house.scheduler.running == 0
     await house.runner.finish_all(0.3)  # nothing runs: it returns at once
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_an_engine_that_failed_a_job_that_lives_on_is_looked_at_before_the_next_is_sent(
+    engine: MemoryEngine, keep: bool
+) -> None:
+    house = House(engine)
+    looked = asyncio.Event()
+
+    def reply(call: Call) -> Reply:
+        raise EngineFault("It refused the connection.")
+
+    def poll(engine_id: str) -> asyncio.Task[None]:
+        house.polled.append(engine_id)
+        return house.tasks.spawn("poll", look())
+
+    async def look() -> None:
+        await asyncio.sleep(0)
+        house.registry.update(engine.id, replace(engine.look(), ready=False, models=()))
+        looked.set()
+
+    engine.loads, engine.reply = False, reply
+    house.runner._poll = poll
+    back = asyncio.Event()
+    house.bus.listen(JobMoved, lambda moved: back.set() if moved.old is JobState.WORKING else None)
+    first, second = house.submit(1, keep=keep), house.submit(2, keep=keep)
+    await happens(back)
+    assert looked.is_set() is keep
+    assert (first.attempt, second.try_no) == ((1, 0) if keep else (1, 1))
 
 
 async def test_a_timer_of_the_scheduler_is_a_timer_of_the_loop() -> None:

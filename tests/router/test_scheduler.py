@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from router.admission import BATCH_MAX, INTERACTIVE_MAX
 from router.engines.base import Kind
 from router.errors import ModelNotFoundError, QueueFullError, QuorumError, failure
-from router.jobs import Job, Outcome, Result
+from router.jobs import Job, Origin, Outcome, Result
 from router.scheduler import EMBEDDING_WIDTH
 from router.states import IllegalMoveError, JobState, NodeMode
 from tests.fakes import MemoryEngine, listening
@@ -409,6 +410,40 @@ def test_jobs_waiting_at_an_engine_that_vanishes_move_to_another_holder() -> Non
     assert waiting.lane.engine == "g"
     world.fail(running)
     assert (running.state, running.lane and running.lane.engine) == (QUEUED, "g")
+
+
+LIVES_ON: list[dict[str, Any]] = [{"keep": True}, {"origin": Origin.JOBS, "batch": True}]
+
+
+@pytest.mark.parametrize("lives_on", LIVES_ON, ids=["kept", "line of a batch"])
+def test_jobs_that_live_on_wait_uncharged_while_their_engine_is_down(lives_on: dict[str, Any]) -> None:
+    engine = warm()
+    world = World(engine)
+    running, *waiting = [world.submit(**lives_on) for _ in range(6)]
+    world.registry.update("e", replace(engine.look(ready=False), models=()))
+    world.fail(running)
+    for _ in range(12):
+        world.pass_time(3600)
+    assert [(job.state, job.attempt) for job in (running, *waiting)] == [(QUEUED, 1)] + [(QUEUED, 0)] * 5
+    world.scheduler.survey()
+    assert {(job.why, job.eta_s) for job in (running, *waiting)} == {("waits-holder", None)}
+    world.look(engine)
+    world.pass_time(60)
+    world.run_all()
+    assert {job.state for job in (running, *waiting)} == {DONE}
+
+
+def test_who_waits_for_an_answer_of_an_engine_that_is_down_goes_to_another_holder_or_is_told() -> None:
+    engine = warm("e", "m", "n")
+    world = World(engine, warm("f", "n"))
+    world.scheduler.set_mode(NodeMode.PAUSED)
+    away, elsewhere = world.submit("m"), world.submit("n")
+    world.registry.update("e", replace(engine.look(ready=False), models=()))
+    world.scheduler.set_mode(NodeMode.RUNNING)
+    for _ in range(20):
+        world.pass_time(4)
+    assert (away.state, away.error and away.error.code) == (FAILED, "no_holder_available")
+    assert (elsewhere.state, elsewhere.lane and elsewhere.lane.engine) == (WORKING, "f")
 
 
 def test_what_is_in_flight_stays_true_when_an_engine_goes_and_comes_back() -> None:

@@ -193,10 +193,10 @@ class Node:
         sessions = Sessions(self._store, self._clock)
         await sessions.open()
         self._shared = service = self._service()
-        self._peering = await open_peering(
+        self._peering, self._peers = await open_peering(
             service, self._identity, self._store, self._dir, self._clock, self._tasks, self._width, self._discovery
         )
-        self._front = Front(service, sessions, self.control_token, self._metrics, self._tasks, self._peering)
+        self._front = Front(service, sessions, self.control_token, self._metrics, self._tasks, self._peers)
         self._sleep = Sleep(service, self._peering, self._tasks, self._clock, self._engines.drop_connections)
         self.settings.listen(self._settings_changed)
 

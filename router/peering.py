@@ -1,28 +1,24 @@
-"""This node among others: listens for them, shows itself while it shares, keeps a link to each, pairs and unpairs.
+"""This node among others: listens for them, shows itself while it shares, keeps a link to each paired one.
 
-What must be on follows from what is wanted, in ``_settle`` alone; everything else only wakes it.
+What must be on follows from what is wanted, in ``settle`` alone; everything else only wakes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
 from router.aio import Tasks
-from router.doctor import Doctor, reach_at
-from router.errors import BadRequestError, QuorumError, StoreError
-from router.identity import Identity
-from router.pairing import Answer, PairingAsk, PairingDesk, Phase, join
-from router.peer_looks import USUAL_PORT, Link, Seen, paired_info, pairing_info, sighted_info
-from router.peer_looks import split_address as split_address
+from router.errors import QuorumError
+from router.pairing import PairingDesk
+from router.peer_looks import USUAL_PORT, Link, Seen
 from router.settings import Settings
 from router.states import PeerState
 from router.trust import Peer, Trust
 from router.web.network import lan_addresses
-from router.wire_peers import DoctorReport, JoinPairing, PairingAnswer, PairingInfo, PeerInfo, PeerPatch
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +46,11 @@ class Finder(Protocol):
 
 
 class Peering:
-    """From ``start`` to ``stop``; ``close`` is called last. ``changed`` hears of news in ``infos`` and ``pairing``."""
+    """From ``start`` to ``stop``; ``close`` is called last. ``changed`` hears of news of other computers."""
 
     def __init__(
         self,
         *,
-        identity: Identity,
         trust: Trust,
         desk: PairingDesk,
         surface: Surface,
@@ -70,8 +65,6 @@ class Peering:
     ) -> None:
         self.port = 0
         self.trouble = ""
-        self.doctor: Doctor | None = None
-        self._identity = identity
         self._trust = trust
         self._desk = desk
         self._surface = surface
@@ -87,7 +80,6 @@ class Peering:
         self._listening: list[str] = []
         self._announced: tuple[str, tuple[str, ...], int] | None = None
         self._links: dict[str, tuple[Peer, Link]] = {}
-        self._answer: asyncio.Future[Answer] | None = None
         self._joining = False
         self._away = self._stale = False
         self._wake = asyncio.Event()
@@ -138,7 +130,7 @@ class Peering:
 
     def sighted(self) -> None:
         """Others are seen, elsewhere or no more: those that are not reached are tried at once."""
-        seen = {one.node_id for one in self._finder.sightings()} if self._finder is not None else set()
+        seen = {one.node_id for one in self.sightings()}
         for node_id, (_, link) in self._links.items():
             if node_id in seen and link.state in (PeerState.OFFLINE, PeerState.UNHEALTHY):
                 link.poke()
@@ -164,14 +156,14 @@ class Peering:
 
     async def _try_to_settle(self) -> None:
         try:
-            await self._settle()
+            await self.settle()
         except (OSError, QuorumError) as error:
             self.trouble = str(error)
             log.warning("other computers can't reach this one: %s", error)
         else:
             self.trouble = ""
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
         """Switch on and off what the settings, the pairings and an open pairing want. Raises OSError, QuorumError."""
         async with self._settling:
             self._addresses = await asyncio.to_thread(self._look)
@@ -221,7 +213,18 @@ class Peering:
                 await link.start()
         self._changed()
 
-    # -- what the page and the commands see
+    @asynccontextmanager
+    async def joining(self) -> AsyncIterator[None]:
+        """Listen meanwhile: a computer that this one pairs with is told at which port. Raises OSError, QuorumError."""
+        self._joining = True
+        try:
+            await self.settle()
+            yield
+        finally:
+            self._joining = False
+            self.poke()
+
+    # -- how this computer stands in its networks, and who is there
 
     def own(self) -> tuple[str, Sequence[str], int]:
         """Name, addresses and peer port, as this computer tells them to one that it pairs with."""
@@ -241,160 +244,6 @@ class Peering:
         """The open line to a paired computer that is not ignored."""
         return self._links.get(node_id, (None, None))[1]
 
-    def infos(self) -> list[PeerInfo]:
-        """Paired ones in the order of their pairing, then those seen."""
-        asks = self._desk.state.ask if self._desk.state.phase is Phase.ASKING else None
-        seen = self._finder.sightings() if self._finder is not None else ()
-        known = {peer.node_id for peer in self._trust.peers()}
-        return [
-            *(paired_info(peer, self._links.get(peer.node_id, (peer, None))[1]) for peer in self._trust.peers()),
-            *(
-                sighted_info(one, self._trust.ignored(one.node_id), asks is not None and asks.node_id == one.node_id)
-                for one in seen
-                if one.node_id not in known
-            ),
-        ]
-
-    def _info(self, peer_id: str) -> PeerInfo:
-        found = next((info for info in self.infos() if info.id == peer_id), None)
-        if found is None:
-            raise QuorumError("not_found", "There is no such computer.", "'quorum peers' lists those that are known.")
-        return found
-
-    def pairing(self) -> PairingInfo:
-        """Pairing as this computer offers it now."""
-        return pairing_info(self._desk.state, self._addresses, self.port)
-
-    # -- pairing
-
-    async def open_pairing(self) -> PairingInfo:
-        """Show digits that let one computer pair. Raises QuorumError when nobody could reach this one."""
-        self._desk.open(self._ask)
-        try:
-            await self._settle()
-        except (OSError, QuorumError):
-            self._desk.close()
-            raise
-        if not self._listening:
-            self._desk.close()
-            raise QuorumError("conflict", "This computer is in no network.", "Connect it, then try again.")
-        return self.pairing()
-
-    async def close_pairing(self) -> PairingInfo:
-        """Take the digits back; one that asks is refused."""
-        self._desk.close()
-        self.poke()
-        return self.pairing()
-
-    async def _ask(self, ask: PairingAsk) -> Answer:
-        """Wait for what the user says about ``ask``."""
-        self._answer = asyncio.get_running_loop().create_future()
-        return await self._answer
-
-    def answer(self, answer: PairingAnswer) -> PairingInfo:
-        """What the user says to the one that asks. Raises QuorumError when nobody does."""
-        if self._answer is None or self._answer.done():
-            raise QuorumError("conflict", "No computer asks to be paired.", "It may have given up; show new digits.")
-        may_use = answer.accept and answer.may_use
-        if may_use:
-            self._share()
-        self._answer.set_result(Answer(answer.accept, may_use))
-        return self.pairing()
-
-    async def join(self, asked: JoinPairing) -> PeerInfo:
-        """Pair with the computer that shows the digits. Raises QuorumError."""
-        if asked.node_id:
-            places = self._sighting(lambda one: one.node_id == asked.node_id)
-            if not places:
-                raise QuorumError(
-                    "not_found", "That computer is not seen any more.", "Give its address, or choose it again."
-                )
-        else:
-            host, port = split_address(asked.address)
-            places = self._sighting(lambda one: one.name.lower() == host.lower()) or [(host, port)]
-        self._joining = True  # it is told the port at which this computer listens
-        try:
-            await self._settle()
-            peer = await self._join_at(places, asked)
-        finally:
-            self._joining = False
-            self.poke()
-        if asked.may_use:
-            self._share()
-        await self._settle()
-        return self._info(peer.node_id)
-
-    def _sighting(self, meant: Callable[[Seen], bool]) -> list[tuple[str, int]]:
-        seen = self._finder.sightings() if self._finder is not None else ()
-        return [(address, one.port) for one in seen if meant(one) for address in one.addresses]
-
-    async def _join_at(self, places: Sequence[tuple[str, int]], asked: JoinPairing) -> Peer:
-        """Try one address after the other until somebody answers there."""
-        for number, (address, port) in enumerate(places, 1):
-            try:
-                return await join(
-                    address,
-                    port,
-                    asked.code,
-                    self._identity,
-                    self._trust,
-                    self.own(),
-                    may_use=asked.may_use,
-                    expected=asked.node_id,
-                )
-            except QuorumError as error:
-                if not isinstance(error.__cause__, OSError | TimeoutError) or number == len(places):
-                    raise
-        raise QuorumError("not_found", "That computer has no address.", "Give its address instead.")
-
-    def _share(self) -> None:
-        """A yes to the question turns sharing on, where the environment does not fix it."""
-        with suppress(BadRequestError, StoreError):
-            if not self._settings["share"]:
-                self._settings.update({"share": True})
-
-    # -- paired ones
-
-    async def patch(self, peer_id: str, patch: PeerPatch) -> PeerInfo:
-        """Change what a computer may do here, its name and use here, or whether it is shown. Raises QuorumError."""
-        if patch.may_use is not None or patch.may_manage is not None:
-            await self._trust.grant(peer_id, may_use=patch.may_use, may_manage=patch.may_manage)
-            if patch.may_use:
-                self._share()
-        if patch.own_name is not None or patch.send is not None:
-            await self._trust.override(peer_id, own_name=patch.own_name, send=patch.send)
-            await self._settle()
-        if patch.ignored is not None:
-            self._info(peer_id)
-            await self._trust.ignore(peer_id, patch.ignored)
-        self.poke()
-        return self._info(peer_id)
-
-    async def examine(self, peer_id: str) -> DoctorReport:
-        """What the doctor says of one paired computer, or (empty) of all. Raises QuorumError."""
-        assert self.doctor is not None  # noqa: S101 - put there by peering_parts
-        report = await self.doctor.report(peer_id)
-        self._changed()
-        return report
-
-    async def reach(self, peer_id: str, address: str) -> PeerInfo:
-        """Follow a paired computer at the address that the user gives, once it proved to be it. Raises QuorumError."""
-        peer = self._trust.get(peer_id)
-        if peer is None:
-            raise QuorumError("not_found", "This computer is not paired.", "'quorum peers' lists the paired ones.")
-        places = [split_address(address)]
-        if places[0][1] != peer.port and places[0][1] == USUAL_PORT:
-            places.append((places[0][0], peer.port))
-
-        async def moved(place: tuple[str, int]) -> None:
-            await self._trust.moved(peer_id, [place[0], *peer.addresses], place[1])
-
-        await reach_at(peer, self.line(peer_id), places, moved)
-        return self._info(peer_id)
-
-    async def unpair(self, peer_id: str) -> PeerInfo:
-        """End the pairing at once. Raises QuorumError."""
-        was = self._info(peer_id)
-        await self._trust.revoke(peer_id)
-        await self._settle()
-        return was
+    def sightings(self) -> tuple[Seen, ...]:
+        """Who is seen in the network now; nothing of it is trusted."""
+        return self._finder.sightings() if self._finder is not None else ()

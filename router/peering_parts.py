@@ -1,4 +1,4 @@
-"""Builds what ``peering`` composes: trust, pairing desk, peer surface, discovery and the lines to paired computers."""
+"""Builds ``peering`` and ``peers`` of trust, pairing desk, peer surface, discovery and lines to paired computers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from router.pairing import PairingDesk
 from router.peer_link import PeerLink
 from router.peer_tls import client_session
 from router.peering import Peering
+from router.peers import Peers
 from router.sleep import take_back
 from router.states import PeerState
 from router.store import Store
@@ -32,7 +33,7 @@ async def open_peering(
     tasks: Tasks,
     width: Callable[[str], int],
     discovery: bool,
-) -> Peering:
+) -> tuple[Peering, Peers]:
     """Read who is paired and put the parts together; ``Peering.start`` brings them up. ``discovery`` False: no mDNS."""
     trust = Trust(store, identity, data_dir, clock)
     await trust.open()
@@ -80,7 +81,6 @@ async def open_peering(
 
     surface.came = came
     peering = Peering(
-        identity=identity,
         trust=trust,
         desk=desk,
         surface=surface,
@@ -89,11 +89,12 @@ async def open_peering(
         settings=service.settings,
         tasks=tasks,
         name=lambda: service.info().name,
-        changed=lambda: service.view.changed("peers"),
+        changed=told,
         close=session.close,
     )
     ward = OwnWard(trust, peering, finder if discovery else None, service.settings, surface.called_at, clock.wall)
-    peering.doctor = Doctor(identity.node_id, session, ward, clock, tasks)
-    service.view.peers = peering.infos
-    service.view.pairing = peering.pairing
-    return peering
+    doctor = Doctor(identity.node_id, session, ward, clock, tasks)
+    peers = Peers(identity, trust, desk, peering, service.settings, doctor.report, told)
+    service.view.peers = peers.infos
+    service.view.pairing = peers.pairing
+    return peering, peers

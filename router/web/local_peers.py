@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Wire)
 
 
 class Peers(Protocol):
-    """What the routes need of ``router.peering``. Failures are QuorumError."""
+    """What the routes need of ``router.peers``. Failures are QuorumError."""
 
     def infos(self) -> list[PeerInfo]:
         """The paired computers and those seen, as the page lists them."""

@@ -25,18 +25,18 @@ async def both(make: MakeNode, *engines: ScriptedEngine, port: int = 0) -> tuple
 
 
 async def of_peer(node: Node) -> Finding:
-    (found,) = (await node._peering.examine("")).peers
+    (found,) = (await node._peers.examine("")).peers
     return found
 
 
 async def test_two_computers_that_reach_each_other_are_green(make: MakeNode, engine: ScriptedEngine) -> None:
     here, there = await both(make, engine)
-    report = await here._peering.examine("")
+    report = await here._peers.examine("")
 
     assert [one.code for one in report.peers] == ["good"], report.peers
     assert [one.code for one in report.here] == ["discovery-off"]
     assert report.green
-    assert (await there._peering.examine(known(there).id)).green
+    assert (await there._peers.examine(known(there).id)).green
 
 
 async def test_a_pause_of_its_owner_is_told(make: MakeNode, engine: ScriptedEngine) -> None:
@@ -50,7 +50,7 @@ async def test_a_pause_of_its_owner_is_told(make: MakeNode, engine: ScriptedEngi
 
 async def test_that_it_shares_nothing_or_not_with_us_is_told_apart(make: MakeNode, engine: ScriptedEngine) -> None:
     here, there = await both(make, engine)
-    await there._peering.patch(known(there).id, PeerPatch(may_use=False))
+    await there._peers.patch(known(there).id, PeerPatch(may_use=False))
     await until(here, lambda: not known(here).granted)
     assert (await of_peer(here)).code == "not-granted"
     there.settings.update({"share": False})
@@ -61,12 +61,12 @@ async def test_that_it_shares_nothing_or_not_with_us_is_told_apart(make: MakeNod
 async def test_a_computer_that_was_unpaired_there_has_forgotten_us(make: MakeNode, engine: ScriptedEngine) -> None:
     here, there = await both(make, engine)
     there.settings.update({"share": True})
-    await there._peering.unpair(known(there).id)
+    await there._peers.unpair(known(there).id)
     await until(here, lambda: known(here).state is PeerState.UNHEALTHY)
     found = await of_peer(here)
 
     assert (found.code, found.fix) == ("forgotten", Fix.PAIR)
-    assert not (await here._peering.examine("")).green
+    assert not (await here._peers.examine("")).green
 
 
 async def test_a_computer_that_was_closed_is_away_not_broken(make: MakeNode, engine: ScriptedEngine) -> None:
@@ -88,8 +88,8 @@ async def test_a_computer_found_at_a_new_place_is_followed_there(make: MakeNode,
     await until(again, lambda: again._peering.port == moved)
     address = again._peering.addresses[0]
     with pytest.raises(QuorumError, match="does not answer there"):
-        await here._peering.reach(known(here).id, f"{address}:{free_port()}")
-    found = await here._peering.reach(known(here).id, f"{address}:{moved}")
+        await here._peers.reach(known(here).id, f"{address}:{free_port()}")
+    found = await here._peers.reach(known(here).id, f"{address}:{moved}")
 
     assert (found.state, found.port) == (PeerState.HEALTHY, moved)
     assert (await of_peer(here)).code == "good"
@@ -98,14 +98,14 @@ async def test_a_computer_found_at_a_new_place_is_followed_there(make: MakeNode,
 async def test_only_a_paired_computer_is_examined(make: MakeNode) -> None:
     here = await make("laptop")
     with pytest.raises(QuorumError, match="not paired"):
-        await here._peering.examine("a" * 52)
+        await here._peers.examine("a" * 52)
     with pytest.raises(QuorumError, match="not paired"):
-        await here._peering.reach("a" * 52, "10.0.0.1")
-    report = await here._peering.examine("")
+        await here._peers.reach("a" * 52, "10.0.0.1")
+    report = await here._peers.examine("")
     assert (report.peers, report.green) == ([], True)
 
 
 async def test_who_asks_meanwhile_gets_the_same_report(make: MakeNode, engine: ScriptedEngine) -> None:
     here, _ = await both(make, engine)
-    first, second = await asyncio.gather(here._peering.examine(""), here._peering.examine(""))
+    first, second = await asyncio.gather(here._peers.examine(""), here._peers.examine(""))
     assert first is second

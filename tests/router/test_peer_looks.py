@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from router.errors import BadRequestError
 from router.pairing import PairingAsk, PairingState, Phase
-from router.peer_looks import paired_info, pairing_info
+from router.peer_looks import paired_info, pairing_info, split_address
 from router.states import PeerState
 from router.trust import node_id_of
 from tests.router.peer_kit import peer_of
@@ -57,3 +60,29 @@ def test_who_asks_is_named() -> None:
     asks = PairingState(Phase.ASKING, ask=PairingAsk(OTHER, "laptop", "10.0.0.2"))
     info = pairing_info(asks, [], 7412)
     assert (info.state, info.code, info.peer_id, info.peer_name) == ("asking", "", OTHER, "laptop")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("studio", ("studio", 7412)),
+        (" 10.0.0.2:7500 ", ("10.0.0.2", 7500)),
+        ("[fd00::2]:7500", ("fd00::2", 7500)),
+        ("[fd00::2]", ("fd00::2", 7412)),
+        ("fd00::2", ("fd00::2", 7412)),
+    ],
+)
+def test_addresses_are_taken_as_people_write_them(text: str, meant: tuple[str, int]) -> None:
+    assert split_address(text) == meant
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ":7412", "host:", "host:0", "host:99999", "host:x", "a b", "user@host", "h/p", "x" * 300),
+        *("a..b", "x" * 70, "studio.\ud800", "a\x00b"),
+    ],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(BadRequestError):
+        split_address(text)

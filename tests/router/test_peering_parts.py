@@ -52,20 +52,20 @@ async def until(node: Node, holds: Callable[[], bool]) -> None:
 
 async def pair(one: Node, other: Node) -> None:
     """``other`` shows the digits and accepts; ``one`` types them."""
-    opened = await other._peering.open_pairing()
-    joining = asyncio.ensure_future(one._peering.join(JoinPairing(code=opened.code, address=opened.addresses[0])))
-    await until(other, lambda: other._peering.pairing().state == "asking" or joining.done())
+    opened = await other._peers.open_pairing()
+    joining = asyncio.ensure_future(one._peers.join(JoinPairing(code=opened.code, address=opened.addresses[0])))
+    await until(other, lambda: other._peers.pairing().state == "asking" or joining.done())
     if not joining.done():
-        other._peering.answer(PairingAnswer(accept=True))
+        other._peers.answer(PairingAnswer(accept=True))
     await joining
 
 
 def known(node: Node) -> PeerInfo:
-    return node._peering.infos()[0]
+    return node._peers.infos()[0]
 
 
 async def reach(node: Node, state: PeerState = PeerState.HEALTHY) -> PeerInfo:
-    await until(node, lambda: bool(node._peering.infos()) and known(node).state is state)
+    await until(node, lambda: bool(node._peers.infos()) and known(node).state is state)
     return known(node)
 
 
@@ -115,7 +115,7 @@ async def test_a_model_whose_computer_is_away_is_known_after_a_restart_and_gone_
 ) -> None:
     here, there = await asyncio.gather(make("laptop"), make("studio", engine))
     await pair(here, there)
-    await until(here, lambda: bool(here._peering.infos()) and known(here).models == ["llama"])
+    await until(here, lambda: bool(here._peers.infos()) and known(here).models == ["llama"])
     await asyncio.gather(here.stop(), there.stop())
     here = await make("laptop")
     await until(here, lambda: bool(here._registry.model_infos()))
@@ -125,7 +125,7 @@ async def test_a_model_whose_computer_is_away_is_known_after_a_restart_and_gone_
     assert (model.name, model.node_name, model.residency) == ("llama", "studio", "cold")
     assert model.problem
 
-    await here._peering.unpair(known(here).id)
+    await here._peers.unpair(known(here).id)
     assert (await ask(here))[0] == 404
     await here.stop()
     here = await make("laptop")
@@ -137,8 +137,8 @@ async def test_the_name_and_the_use_that_the_owner_gave_a_computer_survive_every
 ) -> None:
     here, there = await asyncio.gather(make("laptop"), make("studio", engine))
     await pair(here, there)
-    await until(here, lambda: bool(here._peering.infos()) and known(here).models == ["llama"])
-    changed = await here._peering.patch(known(here).id, PeerPatch(own_name=" Big box ", send=False))
+    await until(here, lambda: bool(here._peers.infos()) and known(here).models == ["llama"])
+    changed = await here._peers.patch(known(here).id, PeerPatch(own_name=" Big box ", send=False))
     assert (changed.name, changed.own_name, changed.send) == ("Big box", "Big box", False)
     assert [model.node_name for model in here._registry.model_infos()] == ["Big box"]
     status, text, _ = await ask(here)
@@ -152,7 +152,7 @@ async def test_the_name_and_the_use_that_the_owner_gave_a_computer_survive_every
     await until(here, lambda: known(here).models == ["llama"])
     assert (await ask(here))[0] == 503
 
-    changed = await here._peering.patch(studio.id, PeerPatch(own_name="", send=True))
+    changed = await here._peers.patch(studio.id, PeerPatch(own_name="", send=True))
     assert (changed.name, changed.own_name, changed.send) == ("studio", "", True)
     assert (await ask(here))[0] == 200
 
@@ -162,11 +162,11 @@ async def test_a_grant_taken_back_hides_the_models_and_giving_it_again_shows_the
 ) -> None:
     here, there = await asyncio.gather(make("laptop"), make("studio", engine))
     await pair(here, there)
-    await until(here, lambda: bool(here._peering.infos()) and known(here).models == ["llama"])
-    await there._peering.patch(known(there).id, PeerPatch(may_use=False))
+    await until(here, lambda: bool(here._peers.infos()) and known(here).models == ["llama"])
+    await there._peers.patch(known(there).id, PeerPatch(may_use=False))
     await until(here, lambda: known(here).models == [])
     assert (await ask(here))[0] == 404
-    await there._peering.patch(known(there).id, PeerPatch(may_use=True))
+    await there._peers.patch(known(there).id, PeerPatch(may_use=True))
     await until(here, lambda: known(here).models == ["llama"])
     assert (await ask(here))[0] == 200
 
@@ -176,19 +176,19 @@ async def test_unpairing_cuts_what_runs_and_refuses_what_follows(make: MakeNode)
         engine.play(head(), chunk(role=True), chunk("half"), HANG)
         here, there = await asyncio.gather(make("laptop"), make("studio", engine))
         await pair(here, there)
-        await until(here, lambda: bool(here._peering.infos()) and known(here).models == ["llama"])
+        await until(here, lambda: bool(here._peers.infos()) and known(here).models == ["llama"])
         async with (
             aiohttp.ClientSession(trust_env=False) as http,
             http.post(f"{here.address}/v1/chat/completions", json=BODY) as reply,
         ):
             text = await reply.content.readuntil(b"half")
-            await there._peering.unpair(known(there).id)
+            await there._peers.unpair(known(there).id)
             text += await reply.content.read()
         assert b'"interrupted"' in text
         assert b"[DONE]" not in text
         asked = await engine.request()
         await happens(asked.gone)
-        assert there._peering.infos() == []
+        assert there._peers.infos() == []
         assert (await ask(here))[0] >= 400
         assert len(engine.asked) == 1
 
@@ -196,7 +196,7 @@ async def test_unpairing_cuts_what_runs_and_refuses_what_follows(make: MakeNode)
 async def test_a_pause_there_is_known_here(make: MakeNode, engine: ScriptedEngine) -> None:
     here, there = await asyncio.gather(make("laptop"), make("studio", engine))
     await pair(here, there)
-    await until(here, lambda: bool(here._peering.infos()) and known(here).models == ["llama"])
+    await until(here, lambda: bool(here._peers.infos()) and known(here).models == ["llama"])
     there.pause()
     await until(here, lambda: "pause" in known(here).reason.lower() or known(here).state is PeerState.DRAINING)
     assert not engine.asked
@@ -216,6 +216,6 @@ async def test_the_desktop_hears_of_other_computers(make: MakeNode, engine: Scri
 
 async def test_a_computer_is_not_paired_with_itself(make: MakeNode) -> None:
     here = await make("laptop")
-    opened = await here._peering.open_pairing()
+    opened = await here._peers.open_pairing()
     with pytest.raises(QuorumError, match="itself"):
-        await here._peering.join(JoinPairing(code=opened.code, address=opened.addresses[0]))
+        await here._peers.join(JoinPairing(code=opened.code, address=opened.addresses[0]))

@@ -41,7 +41,7 @@ async def three(make: MakeNode) -> Any:
         here, studio, attic = await asyncio.gather(make("laptop"), make("studio", quick), make("attic", slow))
         for there in (studio, attic):
             await pair(here, there)
-        await until(here, lambda: all(one.state is PeerState.HEALTHY and one.models for one in here._peering.infos()))
+        await until(here, lambda: all(one.state is PeerState.HEALTHY and one.models for one in here._peers.infos()))
         yield here, (studio, quick), (attic, slow)
 
 
@@ -97,7 +97,7 @@ async def test_the_wait_in_another_computers_line_is_told_as_a_wait(make: MakeNo
     async with ScriptedEngine("llama") as engine:
         here, there = await asyncio.gather(make("laptop"), make("studio", engine, concurrency=1))
         await pair(here, there)
-        await until(here, lambda: any(one.models for one in here._peering.infos()))
+        await until(here, lambda: any(one.models for one in here._peers.infos()))
         engine.play(head(), chunk("first"), Wait(go_on), stream("end"))
         engine.play(told("second", per_s=50.0))
         first = asyncio.ensure_future(ask(there))

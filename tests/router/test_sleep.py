@@ -236,7 +236,7 @@ class Two:
 
     def peer(self) -> PeerInfo:
         """The studio, as the laptop shows it."""
-        (info,) = self.laptop._peering.infos()
+        (info,) = self.laptop._peers.infos()
         return info
 
     async def until(self, true: Callable[[], bool]) -> None:
@@ -278,13 +278,13 @@ async def two(
     monkeypatch.setattr("router.rounds.HOLDER_LOOK_S", 0.1)
     studio = await make_node(engine, data="studio", share=True, name="studio", concurrency=8, peer_port=0)
     laptop = await make_node(data="laptop", name="laptop", max_attempts=1, peer_port=0)
-    opened = await studio._peering.open_pairing()
+    opened = await studio._peers.open_pairing()
     joining = asyncio.ensure_future(
-        laptop._peering.join(JoinPairing(code=opened.code, address=f"127.0.0.1:{studio._peering.port}", may_use=True))
+        laptop._peers.join(JoinPairing(code=opened.code, address=f"127.0.0.1:{studio._peering.port}", may_use=True))
     )
     made = Two(laptop, studio, http)
-    await made.until(lambda: studio._peering.pairing().state == "asking")
-    studio._peering.answer(PairingAnswer(accept=True))
+    await made.until(lambda: studio._peers.pairing().state == "asking")
+    studio._peers.answer(PairingAnswer(accept=True))
     await joining
     await made.until(lambda: made.peer().state is PeerState.HEALTHY and made.peer().models == ["m"])
     return made

@@ -104,13 +104,13 @@ async def test_an_answer_from_another_computer_says_so_in_the_chat(
     engine.play(head(), stream("Hello from there."))
     here, there = await make_node(name="laptop", peer_port=0), await other("studio", engine)
     page = await peers_page(open_page, here)
-    opened = await there._peering.open_pairing()
+    opened = await there._peers.open_pairing()
     await type_digits(page, opened.code, opened.addresses[0])
     async with asyncio.timeout(BOUND_S):
         with there._bus.queue() as told:
-            while there._peering.pairing().state != "asking":
+            while there._peers.pairing().state != "asking":
                 await told.get()
-    there._peering.answer(PairingAnswer(accept=True))
+    there._peers.answer(PairingAnswer(accept=True))
     await page.get_by_role("dialog").get_by_role("button", name="Done").click()
     await expect(page.get_by_text("2 computers, 1 model, all reachable.")).to_be_visible()
     row = page.get_by_role("listitem").filter(has_text="studio").first
@@ -254,7 +254,7 @@ async def test_who_asks_is_answered_on_the_page_wherever_the_digits_were_shown(
 ) -> None:
     here, there = await make_node(engine, name="laptop", peer_port=0), await other("studio")
     page = await peers_page(open_page, there)
-    opened = await there._peering.open_pairing()
+    opened = await there._peers.open_pairing()
     joining = await peers_page(open_page, here)
     watch.refused = 1
     await type_digits(joining, opened.code, opened.addresses[0])
@@ -421,13 +421,13 @@ async def test_the_doctor_of_two_real_computers_says_that_all_is_in_order(
     await page.get_by_role("button", name="Check connections").click()
     await expect(page.get_by_text("Looking for other computers is switched off.")).to_be_visible()
     await page.screenshot(path=OUT / "peers-none.png")
-    opened = await there._peering.open_pairing()
+    opened = await there._peers.open_pairing()
     await type_digits(page, opened.code, opened.addresses[0])
     async with asyncio.timeout(BOUND_S):
         with there._bus.queue() as told:
-            while there._peering.pairing().state != "asking":
+            while there._peers.pairing().state != "asking":
                 await told.get()
-    there._peering.answer(PairingAnswer(accept=True))
+    there._peers.answer(PairingAnswer(accept=True))
     await page.get_by_role("dialog").get_by_role("button", name="Done").click()
     await expect(page.get_by_text("Reachable", exact=True)).to_be_visible()
     await expect(page.get_by_text(" away").first).to_be_visible()

@@ -32,14 +32,14 @@ def answer(*words: str) -> bytes:
 
 async def pair(here: Node, there: Node) -> None:
     """``there`` shows the digits, ``here`` types them."""
-    opened = await there._peering.open_pairing()
+    opened = await there._peers.open_pairing()
     with there._bus.queue() as told:
         asking = JoinPairing(code=opened.code, address=opened.addresses[0], may_use=False)
-        joining = asyncio.ensure_future(here._peering.join(asking))
+        joining = asyncio.ensure_future(here._peers.join(asking))
         async with asyncio.timeout(BOUND_S):
-            while there._peering.pairing().state != "asking":
+            while there._peers.pairing().state != "asking":
                 await told.get()
-        there._peering.answer(PairingAnswer(accept=True))
+        there._peers.answer(PairingAnswer(accept=True))
         await joining
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from router.chunks import has_content, stream_error
 from router.engines.base import Call, Reply
 from router.errors import CODES
 from router.health import Failure
@@ -40,7 +41,10 @@ _RECEIPT: Final = msgspec.json.Decoder(Receipt)
 
 
 class PeerStream:
-    """The state of one answer. ``answered`` is called once, with the first chunk or body. ``feed`` raises PeerFault."""
+    """The state of one answer. ``feed`` raises PeerFault.
+
+    ``answered`` is called once: with the first content, the body, or the end of an empty answer.
+    """
 
     def __init__(self, label: str, call: Call, reply: Reply, answered: Callable[[], None]) -> None:
         self.accepted = False
@@ -48,6 +52,7 @@ class PeerStream:
         self.ended = False
         self.fault: PeerFault | None = None
         self.events = 0
+        self._begun = False
         self._states = 0
         self._label = label
         self._call = call
@@ -131,10 +136,15 @@ class PeerStream:
     def _chunk(self, payload: bytes) -> None:
         if not self._call.stream or b"\n" in payload:
             raise self._odd("sent a chunk where none belongs")
-        self._decoded(_CHUNK, payload)
-        self._begun()
+        self._object(payload)
+        event = b"data: " + payload + b"\n\n"
+        if b'"error"' in payload and (found := stream_error(event)) is not None:
+            raise PeerFault(f"{self._label}: {found[1].message}", Failure.BROKEN)
+        self._begun = True
+        if not self.content and has_content(event):
+            self._has_answered()
         self._last = payload if b'"finish_reason"' in payload else self._last
-        self._out.append(b"data: " + payload + b"\n\n")
+        self._out.append(event)
 
     def _state(self, state: State) -> None:
         self._states += 1
@@ -144,22 +154,24 @@ class PeerStream:
             self._call.told(state)
 
     def _body(self, payload: bytes) -> None:
-        if self._call.stream or self.content:
+        if self._call.stream or self._begun:
             raise self._odd("sent a body where none belongs")
-        self._decoded(_CHUNK, payload)
-        self._begun()
+        self._object(payload)
+        self._begun = True
+        self._has_answered()
         self._out.append(payload)
 
-    def _begun(self) -> None:
+    def _has_answered(self) -> None:
         if not self.content:
             self.content = True
             self._answered()
 
     def _done(self) -> None:
         """An end is only believed of an answer that came to one."""
-        if not self.content or (self._reply.facts is None and not self._finished()):
+        if not self._begun or (self._reply.facts is None and not self._finished()):
             raise self._odd("ended an answer that is not complete")
         self.ended = True
+        self._has_answered()
         if self._call.stream:
             self._out.append(b"data: [DONE]\n\n")
 
@@ -169,6 +181,15 @@ class PeerStream:
         chunk = msgspec.json.decode(self._last) if self._last else {}
         choices = chunk.get("choices")
         return isinstance(choices, list) and any(isinstance(c, dict) and c.get("finish_reason") for c in choices)
+
+    def _object(self, payload: bytes) -> None:
+        """A JSON object that is given on as it is. msgspec does not look at the letters of what it skips."""
+        self._decoded(_CHUNK, payload)
+        if not payload.isascii():
+            try:
+                payload.decode()
+            except UnicodeDecodeError:
+                raise self._odd("sent something that is not understood") from None
 
     def _decoded(self, decoder: msgspec.json.Decoder[Any], payload: bytes) -> Any:
         try:

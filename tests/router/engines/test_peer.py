@@ -380,6 +380,11 @@ BAD: dict[str, tuple[Script, str]] = {
     "deep": (says(b"data: " + b'{"a":' * 50_000 + b"\n\n"), "not understood"),
     "odd state": (says(told("state", {"state": "dancing"})), "not understood"),
     "odd facts": (says(told("facts", {"node": 1})), "not understood"),
+    "no UTF-8": (says(b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n'), "not understood"),
+    "an error among the chunks": (
+        says(chunk(role=True), b'data: {"error": {"message": "Out of memory"}}\n\n'),
+        "Out of",
+    ),
     "two lines": (says(b"data: {}\ndata: {}\n\n"), "where none belongs"),
     "a body": (says(told("body", {})), "where none belongs"),
     "a fake end at once": (says(DONE), "not complete"),

@@ -76,6 +76,14 @@ def test_what_comes_after_the_end_is_not_read() -> None:
     assert (stream.take(), stream.ended) == (b"", True)
 
 
+def test_a_role_alone_is_no_answer_yet_and_an_empty_answer_is_one() -> None:
+    stream, answered = reading()
+    stream.feed(b"".join(GOOD[:2]))
+    assert (stream.content, answered) == (False, [])
+    stream.feed(chunk(finish="stop") + told("facts", RECEIPT) + DONE)
+    assert (stream.ended, answered) == (True, [1])
+
+
 def test_a_whole_body_ends_only_with_the_end() -> None:
     stream, answered = reading(streamed=False)
     stream.feed(b": accepted\n\n" + told("body", {"a": 1}))

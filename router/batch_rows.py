@@ -172,6 +172,11 @@ class BatchRows:
         counts = dict(await self._store.run(lambda db: db.execute_sql(sql, (row_id,)).fetchall()))
         return counts.get("completed", 0), counts.get("failed", 0)
 
+    async def models(self, row_id: int) -> set[str]:
+        """The models, as they were asked for, that lines of this batch ran with."""
+        sql = "SELECT DISTINCT model FROM jobs JOIN batch_lines ON job_id = jobs.id WHERE batch = ?"
+        return {name for (name,) in await self._store.run(lambda db: db.execute_sql(sql, (row_id,)).fetchall())}
+
     def assign(self, row_id: int, line: Line, job_id: str) -> None:
         """``job_id`` runs the line; written with the row of a job submitted just now."""
         self._store.put(

@@ -18,11 +18,12 @@ from router.archive import Archive
 from router.batch_lines import RESPONSES, Reading, answered, body_of, checked, refused
 from router.batch_results import finish
 from router.batch_rows import BatchRow, BatchRows, Line
-from router.errors import BadRequestError, QuorumError, StoreError, failure
+from router.errors import BadRequestError, ModelNotFoundError, QuorumError, StoreError, failure
 from router.files import Files
 from router.intake import Intake
 from router.jobs import Job, Origin
 from router.responses import Responses
+from router.rounds import HOLDER_KEPT_S
 from router.scheduler import Scheduler
 from router.states import JobState
 from router.web.canonical import Checked
@@ -89,6 +90,8 @@ class BatchRun:
         self._pending: deque[Line] = deque()
         self._writing: set[int] = set()
         self._taken_up = False
+        self._ran: set[str] = set()
+        self._missing: dict[str, float] = {}
         self._after = 0
         self._all_taken = False
 
@@ -181,6 +184,7 @@ class BatchRun:
         found: list[Line] = []
         while lines := await rows.lines(row_id, ("running",), found[-1].number if found else 0):
             found += lines
+        self._ran |= await rows.models(row_id)
         self._taken_up = True
         for line in found:
             await self._attach(line)
@@ -228,7 +232,7 @@ class BatchRun:
             try:
                 await self._start(line)
             except QuorumError as error:
-                if error.status >= 500 or error.status == 429:
+                if self._passes(error):
                     self._pending.appendleft(line)
                     return error.retry_after_s or AGAIN_S
                 param = error.field if isinstance(error, BadRequestError) else None
@@ -237,6 +241,13 @@ class BatchRun:
                 told = failure("internal", f"The input file can't be read: {error.strerror}.")
                 self._record(line, "failed", refused(self.row.id, line, "", told))
         return None
+
+    def _passes(self, error: QuorumError) -> bool:
+        """Whether a line that can't become a job now may do so later: a model that ran others is only away."""
+        if isinstance(error, ModelNotFoundError) and error.name in self._ran:
+            now = self._tools.clock.mono()
+            return now - self._missing.setdefault(error.name, now) < HOLDER_KEPT_S
+        return error.status >= 500 or error.status == 429
 
     def _has_room(self) -> bool:
         used = sum(len(live.job.body) for live in self.live.values())
@@ -265,6 +276,8 @@ class BatchRun:
         except BaseException:
             del self.live[line.number]
             raise
+        self._ran.add(job.model)
+        self._missing.pop(job.model, None)
         self._tools.rows.assign(self.row.row_id, line, job.id)
         if self.cancelling:
             self._tools.scheduler.cancel(job.id)

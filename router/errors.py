@@ -84,6 +84,7 @@ class ModelNotFoundError(QuorumError):
     def __init__(self, name: str, near: Sequence[str] = (), why: str = "") -> None:
         hint = f"Did you mean {', '.join(near)}?" if near else ""
         super().__init__("model_not_found", f"No computer holds the model '{name}'. {why}".rstrip(), hint)
+        self.name = name
         self.near = tuple(near)
 
 

@@ -17,7 +17,8 @@ from openai.types import Batch
 
 from router.batch_lines import Reading
 from router.batch_rows import BatchRows, Line
-from router.errors import StoreError
+from router.batch_run import BatchRun
+from router.errors import ModelNotFoundError, StoreError
 from router.node import Node
 from tests.fakes import BOUND_S, ScriptedEngine, Wait
 from tests.router.node_process import NodeProcess
@@ -246,6 +247,41 @@ async def test_a_model_that_nobody_can_run_now_is_waited_for(
         looks.append(snapshot)
         node._registry.update(engine_id, snapshot)
         await finished(client, batch.id, 1)
+
+
+async def test_a_model_that_ran_lines_and_vanished_is_waited_for_and_one_that_never_was_here_is_not(
+    make_node: MakeNode, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.batch_run.AGAIN_S", 0.01)
+    monkeypatch.setattr("router.batch_run.WINDOW", 1)
+    go, vanished = asyncio.Event(), asyncio.Event()
+    engine.play(Wait(go), answer())
+    node = await make_node(engine)
+    find, gone = node._registry.find, False
+
+    def found(name: str, *more: Any) -> Any:
+        if gone:
+            vanished.set()
+            raise ModelNotFoundError(name, ())
+        return find(name, *more)
+
+    monkeypatch.setattr(node._registry, "find", found)
+    never = line(3, body={"model": "never", "messages": [{"role": "user", "content": "?"}]})
+    async with client_of(node) as client:
+        batch = await made(client, line(0), line(1), line(2), never)
+        await engine.request()
+        gone = True
+        go.set()
+        await asyncio.wait_for(vanished.wait(), BOUND_S)
+        (run,) = node._kept.batches._runs.values()
+        restarted = BatchRun(run.row, run._tools)
+        await restarted._take_up()
+        gone = False
+        done = await ended(client, batch.id)
+
+    assert done.request_counts is not None
+    assert (done.request_counts.completed, done.request_counts.failed) == (3, 1)
+    assert restarted._ran == {"m"}
 
 
 @pytest.mark.timeout(180)

@@ -32,6 +32,7 @@ HELLO: Final = "/peer/v1/hello"
 CONNECT_S: Final = 1.0
 ANSWER_S: Final = 3.0
 AGAIN_FIRST_S: Final = 0.25
+ROUND_S: Final = 0.25  # whatever is announced, it is dialled no more often
 AGAIN_MAX_S: Final = 15.0
 REFUSED_S: Final = 30.0
 PLACES_MAX: Final = 16
@@ -188,9 +189,11 @@ class PeerLink:
 
     async def _keep(self) -> None:
         """Follow the peer's state, again and again."""
-        pause_s = AGAIN_FIRST_S
+        pause_s, loop = AGAIN_FIRST_S, asyncio.get_running_loop()
         while True:
+            next_at = loop.time() + ROUND_S
             pause_s = await self._round(pause_s)
+            await asyncio.sleep(next_at - loop.time())
             await self._rest(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries, keeps no secret
 
     async def _rest(self, pause_s: float) -> None:

@@ -16,7 +16,7 @@ from router.errors import ModelNotFoundError
 from router.health import Failure
 from router.liveness import Patience
 from router.peer_client import Place
-from router.peer_link import GAP_S, LATENCIES_MAX, PLACES_MAX, STATE, PeerLink
+from router.peer_link import GAP_S, LATENCIES_MAX, PLACES_MAX, ROUND_S, STATE, PeerLink
 from router.peer_tls import client_session
 from router.placement import Word
 from router.registry import Registry
@@ -447,6 +447,32 @@ async def test_whatever_is_announced_of_it_the_known_addresses_are_tried(side: S
     places = link._places()
     assert len(places) <= PLACES_MAX
     assert places[-1] == ("127.0.0.1", studio.port)
+
+
+async def test_however_often_it_is_sighted_it_is_dialled_a_few_times_a_second_at_most(
+    side: Side, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may announce it, and each news of it is a reason to look at once."""
+    link = await side.link(replace(studio.peer, addresses=("127.0.0.1",), port=free_port()))
+    rounds: list[float] = []
+    enough = asyncio.Event()
+
+    def sighted(node_id: str) -> list[Place]:
+        rounds.append(asyncio.get_running_loop().time())
+        link.poke()  # there is news again
+        if len(rounds) == 4:
+            enough.set()
+        return []
+
+    monkeypatch.setattr(link, "_sighted", sighted)
+    link.poke()
+    async with asyncio.timeout(BOUND_S):
+        await enough.wait()
+    assert rounds[3] - rounds[0] >= 3 * ROUND_S * 0.9
+    monkeypatch.undo()
+    side.places = [("127.0.0.1", studio.port)]
+    link.poke()
+    await side.until(lambda: link.state is HEALTHY)
 
 
 async def test_places_behind_a_vpn_are_tried_last(side: Side, studio: Studio) -> None:

@@ -19,17 +19,18 @@ from router.aio import SystemClock, Tasks
 from router.archive import Archive
 from router.chats import Chats
 from router.conversation import Conversations
+from router.database import OpenReport
 from router.events import Bus
-from router.hardware import Hardware, HardwareProbe, disk_free_bytes
 from router.idempotency import Once
 from router.identity import load_identity, make_private, write_private
 from router.intake import Intake
 from router.job_rows import JobRows
-from router.jobs import Job
 from router.kept import open_kept
+from router.leftover import Leftover
 from router.local_engines import LocalEngines
 from router.metrics import Metrics
 from router.mode import Mode
+from router.own_look import OwnLook
 from router.peering_parts import open_peering
 from router.records import Records
 from router.registry import Registry
@@ -50,7 +51,7 @@ from router.web.front import Front
 from router.web.service import Service
 from router.webhook_sender import Sender
 from router.webhooks import SECRET_FILE, Webhooks
-from router.wire import Change, Message, NodeInfo
+from router.wire import Change, NodeInfo
 from router.wire_peers import PeerInfo
 
 __all__ = ["Node", "NodeOptions"]
@@ -61,8 +62,6 @@ DATABASE = "quorum.db"
 SETTINGS = "settings.json"
 GRACE_S = 10.0
 STARTING_S = 20.0
-LOOK_S = 15.0
-NEWS_S = 2.0
 
 
 class Node:
@@ -84,12 +83,7 @@ class Node:
         self._clock = SystemClock()
         self._tasks = Tasks()
         self._bus = Bus()
-        self._hardware = Hardware()
-        self._disk_free = 0
-        self._notice = ""
         self._started_at = self._clock.wall()
-        self._left: list[Job] = []
-        self._unanswered: dict[str, Message] = {}
         self._looked = asyncio.Event()
 
     # -- life
@@ -102,25 +96,21 @@ class Node:
         self._id = self._identity.node_id
         self._store = Store(self._dir / DATABASE)
         report = await self._store.open()
-        self._notice = report.notice
-        self._boot_id = report.boot_id
         try:
-            await self._build()
-            # what an earlier run left is read before the first new job can be among it
-            self._left = await self._records.resumed(self._clock)
-            self._unanswered = {m.job_id or "": m for m in await self._chats.running_answers()}
+            await self._build(report)
+            await self._leftover.read()
             self._view.remember(await self._archive.ended(RECENT_JOBS))
-            self._take_up()
+            self._leftover.take_up()
             await self._front.start()
         except BaseException:
             await self._close()
             raise
-        self.address = self._front.address
+        self.address = self._own_look.address = self._front.address
         write_private(self._dir / "control.token", self.control_token.encode())
         told = {"address": self.address, "pid": os.getpid(), "version": __version__}
         write_private(self._dir / "node.json", msgspec.json.encode(told))
-        self._tasks.spawn("look", self._look_on())
-        self._tasks.spawn("news", self._news_on())
+        self._tasks.spawn("look", self._own_look.look_on(lambda: self._view.changed("node")))
+        self._tasks.spawn("news", self._view.news_on())
         self._tasks.spawn("prune", self._room.prune_on())
         self._tasks.spawn("engines", self._begin())
         self._peering.start()
@@ -128,7 +118,7 @@ class Node:
         self.updates.begin(self._shared, self._tasks)
         log.info("listening at %s", self.address)
 
-    async def _build(self) -> None:
+    async def _build(self, report: OpenReport) -> None:
         rows = JobRows(self._store)
         await rows.open()
         self._rows = rows
@@ -148,10 +138,22 @@ class Node:
             self._roster.unload_all,
             lambda: self._view.changed("node"),
         )
+        self._own_look = OwnLook(
+            self._id,
+            self._dir,
+            self.name,
+            self._started_at,
+            report.notice,
+            self._registry,
+            self._scheduler,
+            self._mode,
+            self._store,
+            self.updates,
+        )
         self._view = View(self._bus, self._registry, self._scheduler, self.settings, self.info, self._width)
         self._view.on_info.append(lambda info: _called(self.on_info, info))
         self._view.on_peers = lambda peers: _called(self.on_peers, peers)
-        self._records = Records(rows, self._boot_id, lambda: bool(self.settings["forget_bodies"]))
+        self._records = Records(rows, report.boot_id, lambda: bool(self.settings["forget_bodies"]))
         self._archive = Archive(rows, self._scheduler)
         self._metrics = Metrics(self.info)
         sender = Sender(lambda: bool(self.settings["webhook_private"]))
@@ -190,6 +192,7 @@ class Node:
         chats = Chats(self._store, self._clock)
         self._chats = chats
         self._conversations = Conversations(chats, self._intake, self._view, self._tasks, self._clock)
+        self._leftover = Leftover(self._records, chats, self._conversations, self._scheduler, self._bus, self._clock)
         sessions = Sessions(self._store, self._clock)
         await sessions.open()
         self._shared = service = self._service()
@@ -198,6 +201,7 @@ class Node:
         )
         self._front = Front(service, sessions, self.control_token, self._metrics, self._tasks, self._peers)
         self._sleep = Sleep(service, self._peering, self._tasks, self._clock, self._engines.drop_connections)
+        self._own_look.front, self._own_look.sleep = self._front, self._sleep
         self.settings.listen(self._settings_changed)
 
     def _service(self) -> Service:
@@ -228,27 +232,15 @@ class Node:
             count_tokens=partial(count_tokens, self._registry),
         )
 
-    def _take_up(self) -> None:
-        """The jobs an earlier run left can be found, followed and cancelled from the first request on."""
-        for move in self._records.interrupted:
-            self._bus.publish(move)
-        for job in self._left:
-            job.held = True
-            if (message := self._unanswered.pop(job.id, None)) is not None:
-                self._conversations.adopt(message, job)
-            self._scheduler.resume_job(job)
-
     async def _begin(self) -> None:
         """Engines first, then the jobs that wait for them."""
         self._mode.restore()
         await self._engines.start(self._front.own_addresses)
         self._front.accept()
         self._looked.set()
-        self._scheduler.release(*self._left)
-        self._left.clear()
+        self._leftover.release()
         self._kept.batches.start()
-        for message in self._unanswered.values():
-            await self._conversations.lost(message)
+        await self._leftover.give_up()
         await self._roster.poll_on()
 
     async def _look_again(self) -> None:
@@ -295,33 +287,7 @@ class Node:
 
     def info(self) -> NodeInfo:
         """This node now."""
-        notice = " ".join(filter(None, (self._notice, *self._front.refused)))
-        return NodeInfo(
-            id=self._id,
-            name=self.name(),
-            version=__version__,
-            mode=self._scheduler.mode,
-            address=self.address,
-            port=self._front.port,
-            started_at=self._started_at,
-            paused_until=self._mode.paused_until,
-            running=self._scheduler.running,
-            waiting=self._scheduler.waiting,
-            models=sum(
-                len(look.models) for name, look in self._registry.snapshots.items() if self._registry.local(name)
-            ),
-            ram_total_bytes=self._hardware.ram_total_bytes,
-            ram_free_bytes=self._hardware.ram_free_bytes,
-            gpu=self._hardware.gpu,
-            vram_total_bytes=self._hardware.vram_total_bytes,
-            vram_free_bytes=self._hardware.vram_free_bytes,
-            disk_free_bytes=self._disk_free,
-            data_dir=str(self._dir),
-            notice=notice if self._store.healthy else "The disk of the data folder can't be written.",
-            network=self._front.network,
-            sleep=self._sleep.detail,
-            update=self.updates.info,
-        )
+        return self._own_look.info()
 
     def running_for_others(self) -> int:
         """Jobs that run on this computer's engines for paired computers and holders of an API key."""
@@ -371,25 +337,6 @@ class Node:
     def _tell(self, notice: str) -> None:
         log.warning("%s", notice)
         self._bus.push(Change(notice=notice))
-
-    async def _look_on(self) -> None:
-        """Memory and disk, in a thread: asking a graphics driver takes milliseconds."""
-        probe = HardwareProbe()
-        while True:
-            self._hardware = await asyncio.to_thread(probe.read)
-            self._disk_free = await asyncio.to_thread(disk_free_bytes, self._dir)
-            self._view.changed("node")
-            await asyncio.sleep(LOOK_S)
-
-    async def _news_on(self) -> None:
-        """Tell those who wait and are followed where they stand."""
-        while True:
-            await asyncio.sleep(NEWS_S)
-            if self._scheduler.waiting:
-                for job in self._scheduler.line():
-                    if job.answer.readers:
-                        job.answer.tell(job.news())
-                self._view.changed()
 
 
 def _called(listener: Callable[..., None] | None, *told: object) -> bool:

@@ -17,6 +17,7 @@ from router.wire import Change, ChatInfo, EngineInfo, JobInfo, Message, NodeInfo
 from router.wire_peers import PairingInfo, PeerInfo
 
 FLUSH_S = 0.05
+NEWS_S = 2.0
 RECENT_JOBS = 50
 LIST_MAX = 500
 LOOK_AT_JOB_S = 0.005
@@ -149,6 +150,16 @@ class View:
         if self._look_again:
             self._look_again = False
             self.changed()
+
+    async def news_on(self) -> None:
+        """Tell those who wait and are followed where they stand, again and again."""
+        while True:
+            await asyncio.sleep(NEWS_S)
+            if self._scheduler.waiting:
+                for job in self._scheduler.line():
+                    if job.answer.readers:
+                        job.answer.tell(job.news())
+                self.changed()
 
     # -- looks
 

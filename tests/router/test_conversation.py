@@ -214,21 +214,3 @@ async def test_deleting_a_conversation_stops_its_answer(page: Page, engine: Scri
     await page.call("DELETE", f"chats/{chat['id']}")
     await happens(asked.gone, 1.0)
     assert await page.call("GET", "chats") == []
-
-
-async def test_an_answer_interrupted_by_a_restart_is_given_again_in_its_place(
-    make_node: MakeNode, engine: ScriptedEngine, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("router.node.GRACE_S", 0.05)
-    engine.play(head(), chunk("lost"), HANG)
-    engine.play(head(), stream("whole"))
-    node = await make_node(engine)
-    page = Page(http, node)
-    chat = await page.call("POST", "chats")
-    answering = await page.call("POST", f"chats/{chat['id']}/messages", content="Hi", model="m")
-    await engine.request()
-    await node.stop()
-    again = Page(http, await make_node(engine))
-    answer = await again.ended(chat["id"], answering["answer"]["id"])
-    assert answer["content"] == "whole"
-    assert answer["job_id"] == answering["job_id"]

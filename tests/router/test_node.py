@@ -165,27 +165,6 @@ async def test_a_pause_survives_a_restart(make_node: MakeNode, engine: ScriptedE
     again.resume()
 
 
-async def test_a_job_that_was_interrupted_by_a_stop_runs_at_the_next_start(
-    make_node: MakeNode, engine: ScriptedEngine, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("router.node.GRACE_S", 0.05)
-    engine.play(HANG)
-    node = await make_node(engine)
-    waiting = asyncio.ensure_future(_read(http, node))
-    await engine.request()
-    engine.scripts.clear()
-    engine.play(whole(BODY))
-    await node.stop()
-    with pytest.raises(aiohttp.ClientError):
-        await waiting
-    again = await make_node(engine)
-    await engine.request(1)
-    async with control(http, again, "GET", "events") as events:
-        seen = await events.content.readuntil(b"\n\n")
-        while b'"state":"done"' not in seen:
-            seen = await events.content.readuntil(b"\n\n")
-
-
 async def test_every_request_is_a_job_with_a_receipt(
     make_node: MakeNode, engine: ScriptedEngine, http: aiohttp.ClientSession
 ) -> None:

@@ -124,7 +124,7 @@ async def test_after_an_update_the_page_is_that_of_the_new_version(
     watch.refused = 1_000_000  # while no node runs the browser says so on its console
     async with page.expect_event("load", timeout=30_000):
         await old.stop()
-        monkeypatch.setattr("router.node.__version__", "9.9.9")
+        monkeypatch.setattr("router.own_look.__version__", "9.9.9")
         await make_node(engine, port=port)
 
     await expect(page.get_by_text("9.9.9")).to_be_visible()

@@ -52,9 +52,10 @@ class Limits:
 
 
 class Relay:
-    """The state of one attempt."""
+    """The state of one attempt. ``hung``: it was given up because nothing that counts came for too long."""
 
     def __init__(self, job: Job, clock: Clock, limits: Limits) -> None:
+        self.hung = False
         self._job = job
         self._answer = job.answer
         self._clock = clock
@@ -114,7 +115,8 @@ class Relay:
         except TimeoutError:
             if self._end is not None:
                 return self._end
-            return self._broken(failure("deadline_exceeded", self._silence()), retryable=not self._spent())
+            self.hung = not self._spent()
+            return self._broken(failure("deadline_exceeded", self._silence()), retryable=self.hung)
 
     # -- ends
 
@@ -324,7 +326,8 @@ class _Watch:
             self._again(relay._limits.first_content_s)
 
     def _again(self, delay_s: float) -> None:
-        self._handle = self._loop.call_later(delay_s, self._look)
+        """Content may come meanwhile: from then on the next one is awaited, which is shorter."""
+        self._handle = self._loop.call_later(min(delay_s, self._relay._limits.between_content_s), self._look)
 
     def _look(self) -> None:
         relay = self._relay

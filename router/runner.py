@@ -135,9 +135,9 @@ class Runner:
         outcome = await relay.run(engine, call)
         if outcome.result is Result.FAILED and chosen.local and job.lives_on:
             await self._look_at(engine)
-        error = outcome.error if outcome.result is Result.FAILED and not chosen.local else None
-        if error is not None and error.code == "deadline_exceeded":  # beats without content
-            self._registry.health.failed(engine.id, chosen.model, Failure.SILENT, error.message)
+        if relay.hung and not chosen.local:  # beats without content
+            why = outcome.error.message if outcome.error else ""
+            self._registry.health.failed(engine.id, chosen.model, Failure.SILENT, why)
         return outcome
 
     async def _look_at(self, engine: Engine) -> None:

@@ -450,6 +450,11 @@ async def test_silence_between_contents_is_bounded_whatever_signs_of_life_come(r
     await happens(rig.server.asked[0].gone)
 
 
+async def test_silence_after_content_is_not_given_the_time_of_the_first_content(rig: Rig) -> None:
+    outcome = await breaks(rig, HANG, limits=Limits(BOUND_S, 0.25, BOUND_S))
+    assert outcome.duration_s < 1
+
+
 async def test_an_engine_that_is_slow_but_speaks_is_not_cut(rig: Rig) -> None:
     outcome, reader = await rig.plays(head(), ROLE, Drip(chunk("x"), 0.1, times=8), DONE, limits=SHORT)
     assert (outcome.result, text(reader.got)) == (Result.DONE, "x" * 8)

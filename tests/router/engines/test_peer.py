@@ -727,21 +727,39 @@ async def test_news_without_progress_do_not_hold_a_request_for_ever(
     assert (job.state, job.error.code) == (JobState.FAILED, "deadline_exceeded")
 
 
+async def only_beats(talk: Talk, *events: bytes) -> None:
+    await talk.begin()
+    await talk.say(*events)
+    while True:
+        await talk.say(b": beat\n\n")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 0.05)
+
+
 async def test_a_peer_that_only_beats_is_given_up_and_left_alone(
     session: aiohttp.ClientSession, studio: ScriptedPeer
 ) -> None:
-    async def script(talk: Talk) -> None:
-        await talk.begin()
-        while True:
-            await talk.say(b": beat\n\n")
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), 0.05)
-
-    studio.scripts["/peer/v1/run"] = script
+    studio.scripts["/peer/v1/run"] = only_beats
     house = House(session, studio, MemoryEngine(loads=False))
     house.runner._limits = Limits(0.3, 30.0, 30.0)
     job = house.submit()
     reader = listening(job)
     await happens(house.ended)
     assert (job.state, reader.got.count(b"own")) == (JobState.DONE, 1)
+    assert house.registry.health.ejected(house.peer.id, "m")
+
+
+async def test_one_that_only_beats_after_its_first_words_is_an_interruption_and_left_alone(
+    session: aiohttp.ClientSession, studio: ScriptedPeer
+) -> None:
+    async def script(talk: Talk) -> None:
+        await only_beats(talk, *CONTENT[:2])
+
+    studio.scripts["/peer/v1/run"] = script
+    house = House(session, studio, MemoryEngine(loads=False))
+    house.runner._limits = Limits(30.0, 0.3, 30.0)
+    job = house.submit()
+    await happens(house.ended)
+    assert job.error is not None
+    assert (job.state, job.error.code) == (JobState.FAILED, "interrupted")
     assert house.registry.health.ejected(house.peer.id, "m")

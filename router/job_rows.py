@@ -167,7 +167,7 @@ class JobRows:
                 ).fetchall()
             )
 
-        return await self._store.run(read)
+        return await self._store.read(read)
 
     def set_answer(self, job_id: str, answer: bytes, content_type: str = "") -> None:
         """Keep the whole answer of a kept job. Within milliseconds; nobody is told."""
@@ -195,7 +195,7 @@ class JobRows:
 
     async def _one(self, select: str, job_id: str) -> tuple[Any, ...] | None:
         sql = f"{select} JOIN jobs ON jobs.row_id = bodies.job WHERE jobs.id = ?"
-        found: tuple[Any, ...] | None = await self._store.run(lambda db: db.execute_sql(sql, (job_id,)).fetchone())
+        found: tuple[Any, ...] | None = await self._store.read(lambda db: db.execute_sql(sql, (job_id,)).fetchone())
         return found
 
     async def oldest_ended_body(self) -> float | None:
@@ -208,7 +208,7 @@ class JobRows:
             ).fetchone()
             return None if found is None else found[0]
 
-        return await self._store.run(read)
+        return await self._store.read(read)
 
     # reading rows
 
@@ -273,7 +273,11 @@ class JobRows:
 
     async def _select(self, rest: str, params: Params) -> list[JobRow]:
         sql = f"SELECT {SELECTED} FROM jobs {rest}"  # noqa: S608 - own constants
-        return await self._store.run(lambda db: [unbind(columns) for columns in db.execute_sql(sql, params)])
+        found = await self._store.read(lambda db: [unbind(columns) for columns in db.execute_sql(sql, params)])
+        if self._store.healthy:
+            return found
+        waiting = {change.row.id: change.row for change in self._dirty.values()}  # what the disk does not take yet
+        return [waiting.get(row.id, row) for row in found]
 
     # forgetting
 

@@ -87,7 +87,7 @@ class Responses:
         job = await self._archive.job(match[1])
         if job is None or (key_id is not None and job.key_id != key_id):
             return None
-        found = await self._store.run(lambda db: _read(db, match[1]))
+        found = await self._store.read(lambda db: _read(db, match[1]))
         return None if found is None else Found(job, msgspec.json.decode(found[0]), found[1])
 
     async def forget(self, found: Found) -> None:

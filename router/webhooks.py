@@ -180,7 +180,7 @@ class Webhooks:
 
         return [
             Delivery(state=JobState(state), attempt=attempt, delivered_at=at, error=error)
-            for state, attempt, at, error in await self._store.run(read)
+            for state, attempt, at, error in await self._store.read(read)
         ]
 
     async def close(self) -> None:

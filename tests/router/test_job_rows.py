@@ -282,6 +282,31 @@ async def test_a_job_that_was_refused_but_ran_on_is_recorded_as_it_ended(
     assert [(job.id, job.state) for job in await jobs.recent(9)] == [("j1", JobState.CANCELLED)]
 
 
+async def test_while_the_disk_fails_jobs_can_be_read_as_they_stand(
+    store: Store, jobs: JobRows, faults: Broken, path: Path
+) -> None:
+    old, running = row("old", keep=True, state=JobState.DONE, completed_at=2.0), row("running", idempotency_key="k")
+    await asyncio.gather(jobs.save_durable(old, b"asked"), jobs.save_durable(running, b"body"))
+    jobs.set_answer("old", b"said")
+    await store.run(lambda db: None)
+    faults.error = disk_full()
+    end(running, JobState.CANCELLED)
+    jobs.save(running)
+
+    for _ in range(3):  # before the batch, while it is written, and after it failed
+        assert (found := await jobs.get("running")) is not None
+        assert found.state is JobState.CANCELLED
+    assert [(one.id, one.state) for one in await jobs.recent(9)] == [("running", "cancelled"), ("old", "done")]
+    assert (await jobs.by_idempotency(None, "k")) is not None
+    assert await jobs.read_answer("old") == (b"said", "")
+    assert await jobs.read_request("old") == b"asked"
+    assert await jobs.oldest_ended_body() == 2.0
+    assert not store.healthy
+    assert rows(path, "SELECT state FROM jobs WHERE id = 'running'") == [("queued",)]
+    faults.error = None
+    await recovered(store)
+
+
 async def test_while_the_disk_fails_ended_rows_are_bounded_and_live_ones_stay(
     jobs: JobRows, store: Store, faults: Broken
 ) -> None:
@@ -290,7 +315,7 @@ async def test_while_the_disk_fails_ended_rows_are_bounded_and_live_ones_stay(
     for number in range(KEPT_ENDED_ROWS + 5):
         jobs.save(end(row(f"j{number}")))
     with pytest.raises(StoreError):
-        await jobs.recent(1)
+        await store.run(lambda db: None)
     faults.error = None
     await recovered(store)
 

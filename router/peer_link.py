@@ -19,18 +19,18 @@ import aiohttp
 from router.aio import Clock, Tasks
 from router.engines.peer import PeerEngine, away, look_of
 from router.liveness import Liveness, Patience
-from router.peer_client import PeerClient, PeerFault, Place, decoded, small
+from router.peer_client import PeerClient, PeerFault, Place, decoded
 from router.registry import Registry
+from router.state_stream import ANSWER_S, Event, SilentFault, SleptFault, StateStream, refusal
 from router.states import NodeMode, PeerState
 from router.trust import Peer
-from router.wire_snapshot import PROTOCOL_HEADER, SNAPSHOT_MAX_BYTES, PeerModel, PeerSnapshot, one_line, read_snapshot
+from router.wire_snapshot import PROTOCOL_HEADER, PeerModel, PeerSnapshot, read_snapshot
 
 log = logging.getLogger(__name__)
 
 STATE: Final = "/peer/v1/state"
 HELLO: Final = "/peer/v1/hello"
 CONNECT_S: Final = 1.0
-ANSWER_S: Final = 3.0
 AGAIN_FIRST_S: Final = 0.25
 ROUND_S: Final = 0.25  # whatever is announced, it is dialled no more often
 AGAIN_MAX_S: Final = 15.0
@@ -38,7 +38,6 @@ REFUSED_S: Final = 30.0
 PLACES_MAX: Final = 16
 SIGHTED_MAX: Final = 8  # of them: what anybody may announce leaves room for what is known
 GAP_S: Final = 0.01  # between two looks at what it tells
-SENTENCE_MAX: Final = 300
 MEASURE_S: Final = 30.0
 LATENCIES_MAX: Final = 20
 _UNUSED: Final = "You send it no work."
@@ -95,8 +94,7 @@ class PeerLink:
         self._wake = asyncio.Event()
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._reading: asyncio.Timeout | None = None
-        self._void = False
+        self._stream: StateStream | None = None
 
     # -- what others see
 
@@ -150,10 +148,8 @@ class PeerLink:
         self._wake.set()
         if anew:
             self.engine.drop_connections()
-            self._void = True
-        if anew and self._reading is not None:
-            with contextlib.suppress(RuntimeError):
-                self._reading.reschedule(asyncio.get_running_loop().time())
+            if self._stream is not None:
+                self._stream.make_void()
 
     def renew(self, peer: Peer) -> None:
         """Its record changed: what its owner here calls it, whether it gets work."""
@@ -218,7 +214,7 @@ class PeerLink:
                 return AGAIN_FIRST_S * 8  # it said goodbye
             except PeerFault as fault:
                 why = fault.message
-                if isinstance(fault, _SleptFault):
+                if isinstance(fault, SleptFault):
                     return 0.0  # what was known of it counts until it has been asked again
                 if not self._trusted:
                     self._liveness.broke(why)
@@ -251,16 +247,18 @@ class PeerLink:
                 return
             told = response.headers.get(PROTOCOL_HEADER, "") if response.status == 400 else ""
             if not self.client.gives_way(told):
-                raise await self._refused(response)
+                fault = await refusal(response)
+                if response.status in (401, 403):
+                    self._trusted = False
+                raise fault
         await self._follow(place)  # in the older version that it speaks
 
     async def _listen(self, response: aiohttp.ClientResponse, place: Place) -> None:
-        events = _Events()
-        self._void = False
+        stream = self._stream = StateStream(response.content)
         opened = self._clock.mono()
         first = True
         while True:
-            told = events.feed(await self._read(response, self._patience_left(opened, first)))
+            told = await self._heard(stream, self._patience_left(opened, first))
             newest = next((data for name, data in reversed(told) if name in (b"snapshot", b"change")), None)
             if newest is not None:
                 self._told(newest, place)
@@ -283,21 +281,13 @@ class PeerLink:
             return max(0.0, opened + ANSWER_S - self._clock.mono())
         return self._liveness.left_s
 
-    async def _read(self, response: aiohttp.ClientResponse, left_s: float) -> bytes:
+    async def _heard(self, stream: StateStream, left_s: float) -> Sequence[Event]:
         try:
-            async with asyncio.timeout(0.0 if self._void else left_s) as self._reading:
-                data = await response.content.readany()
-        except TimeoutError:
+            return await stream.read(left_s)
+        except SilentFault:
             self._liveness.look()
             self.engine.drop_connections()  # they are as dead as this one
-            raise (_SleptFault if self._void else PeerFault)("Nothing was heard of it in time.", None) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise PeerFault("The connection to it broke.", None) from error
-        finally:
-            self._reading = None
-        if not data:
-            raise PeerFault("The connection to it broke.", None)
-        return data
+            raise
 
     def _told(self, data: bytes, place: Place) -> None:
         try:
@@ -323,24 +313,6 @@ class PeerLink:
             addresses = list(dict.fromkeys([place[0], *self._peer.addresses]))[:PLACES_MAX]
             self._tasks.spawn("peer moved", _quietly(self._tell_moved(self._peer.node_id, addresses, place[1])))
 
-    async def _refused(self, response: aiohttp.ClientResponse) -> PeerFault:
-        said = decoded(await self._whole(response))
-        error = said.get("error") if isinstance(said, dict) else None
-        message = error.get("message") if isinstance(error, dict) else None
-        told = one_line(message, SENTENCE_MAX) if isinstance(message, str) else ""
-        if response.status in (401, 403):
-            self._trusted = False
-            return PeerFault(told or "It does not know this computer any more: pair the two again.", None)
-        return PeerFault(told or f"It answered {response.status}.", None)
-
-    @staticmethod
-    async def _whole(response: aiohttp.ClientResponse) -> bytes:
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                return await small(response)
-        except TimeoutError:
-            return b""
-
     async def _measure_on(self, place: Place) -> None:
         """How long a word takes there and back, on a connection that is open already: now, and again and again."""
         await self._up.wait()
@@ -355,43 +327,9 @@ class PeerLink:
             await asyncio.sleep(MEASURE_S)
 
 
-class _SleptFault(PeerFault):
-    """This computer slept: the stream says nothing of the peer any more."""
-
-
 async def _quietly(telling: Awaitable[None]) -> None:
     """A place that can't be stored now is found again at the next start."""
     try:
         await telling
     except Exception as error:
         log.warning("the address of a computer could not be kept: %s", type(error).__name__)
-
-
-class _Events:
-    """Cuts the bytes of a state stream into events (name, data); a comment is ("", "")."""
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-
-    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """The events that are whole now. Raises PeerFault on an endless one."""
-        self._rest += data.replace(b"\r", b"")
-        if b"\n\n" not in self._rest[-len(data) - 1 :]:
-            if len(self._rest) > SNAPSHOT_MAX_BYTES:
-                raise PeerFault("It sent an endless line.", None)
-            return []
-        *whole, rest = bytes(self._rest).split(b"\n\n")
-        self._rest = bytearray(rest)
-        return [_event(event) for event in whole if event]
-
-
-def _event(event: bytes) -> tuple[bytes, bytes]:
-    name, data = b"", []
-    for line in event.split(b"\n"):
-        field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if field == b"event":
-            name = value
-        elif field == b"data":
-            data.append(value)
-    return (name or b"message", b"\n".join(data)) if data or name else (b"", b"")

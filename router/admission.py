@@ -28,7 +28,7 @@ class Admission:
     def require(self, job: Job, turn_s: Callable[[], float]) -> None:
         """Raise QueueFullError unless ``job`` may wait; ``turn_s`` tells in how many seconds the next job starts."""
         bound = BATCH_MAX if job.batch else INTERACTIVE_MAX
-        waiting, own = self._all[job.batch], self._waiting.get((job.batch, job.person), 0)
+        waiting, own = self._all[job.batch], self._waiting.get((job.batch, job.who), 0)
         if waiting < bound or (own < OWN_MAX and waiting < bound + SPARE):
             return
         turns = waiting - bound + 1
@@ -38,13 +38,13 @@ class Admission:
 
     def came(self, job: Job) -> None:
         """``job`` waits from now on."""
-        who = (job.batch, job.person)
+        who = (job.batch, job.who)
         self._waiting[who] = self._waiting.get(who, 0) + 1
         self._all[job.batch] += 1
 
     def left(self, job: Job) -> None:
         """``job`` waits no more."""
-        who = (job.batch, job.person)
+        who = (job.batch, job.who)
         self._all[job.batch] -= 1
         if self._waiting[who] == 1:
             del self._waiting[who]

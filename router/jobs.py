@@ -241,6 +241,11 @@ class Job:
         return (self.started_mono or self.created_mono) - self.created_mono
 
     @property
+    def who(self) -> str:
+        """Whose turn it takes: a paired computer is its id, for any may call itself as others do."""
+        return self.peer_try[0] if self.peer_try is not None else self.person
+
+    @property
     def lives_on(self) -> bool:
         """Whether it goes on without anybody who waits for it: one that was asked to, or a line of a batch."""
         return self.keep or self.origin is Origin.JOBS

@@ -74,22 +74,22 @@ class Line:
         self._newest = job.ticket
         self._tickets.add(job.ticket)
         group = self._groups.setdefault((job.batch, job.lane_model), _Group(job.batch, job.lane_model))
-        person = self._persons.setdefault((job.batch, job.person), _Person(self._turns))
+        person = self._persons.setdefault((job.batch, job.who), _Person(self._turns))
         entry = (job.seq, job.ticket, job)
         heapq.heappush(group.ages, entry)
-        if job.person not in group.lines:
-            group.lines[job.person] = []
-            heapq.heappush(group.turns, (person.turn, job.seq, job.person))
-        heapq.heappush(group.lines[job.person], entry)
+        if job.who not in group.lines:
+            group.lines[job.who] = []
+            heapq.heappush(group.turns, (person.turn, job.seq, job.who))
+        heapq.heappush(group.lines[job.who], entry)
         person.waiting += 1
 
     def remove(self, job: Job) -> None:
         """Take a job out of line; it is in it."""
         self._tickets.remove(job.ticket)
-        person = self._persons[job.batch, job.person]
+        person = self._persons[job.batch, job.who]
         person.waiting -= 1
         if not person.waiting:
-            del self._persons[job.batch, job.person]
+            del self._persons[job.batch, job.who]
 
     def pick(self, resident: Callable[[str], bool], now: float) -> Job | None:
         """Take the next job out of line; ``now`` is monotonic seconds."""
@@ -98,7 +98,7 @@ class Line:
             return None
         chosen, job = self._choose(heads, resident, now)
         self._turns += 1
-        self._persons[job.batch, job.person].turn = self._turns
+        self._persons[job.batch, job.who].turn = self._turns
         self.remove(job)
         for group, oldest in heads:
             if group is not chosen and oldest.seq < job.seq:

@@ -100,3 +100,13 @@ def test_a_very_long_line_is_told_whole_and_its_next_thousand_exactly() -> None:
     assert sorted(shown) == sorted(job.id for job in jobs)
     taken = machine.drained()
     assert shown[:FORESEEN] == [next(taken) for _ in range(FORESEEN)]
+
+
+def test_computers_of_one_name_and_a_key_called_like_them_take_turns() -> None:
+    machine = Machine({"a"})
+    many = [machine.add("a", "laptop", False) for _ in range(3)]
+    others = [make_job(10 + number, "a", person="laptop", lane_model="a", peer_try=(node, "j", 1))
+              for number, node in enumerate(("n1", "n2"))]  # fmt: skip
+    for job in others:
+        machine.lane.add(job)
+    assert list(machine.drained()) == [many[0].id, others[0].id, others[1].id, many[1].id, many[2].id]

@@ -61,10 +61,10 @@ def test_two_missed_beats_are_unhealthy_and_a_beat_heals() -> None:
     for _ in range(3):
         assert peer.wait(5) is HEALTHY
         peer.live.beat()
-    assert peer.live.left_s == 11.9
+    assert round(peer.live.left_s, 6) == 11.9
     assert peer.wait(11.8) is HEALTHY
-    assert peer.wait(0.1) is UNHEALTHY
-    assert round(peer.live.left_s, 6) == 48.1
+    assert peer.wait(0.2) is UNHEALTHY
+    assert round(peer.live.left_s, 6) == 48
     peer.live.beat()
     assert (peer.state, peer.live.reason) == (HEALTHY, "")
     peer.wait(12)

@@ -44,11 +44,12 @@ class Survey:
         self._taken = now
         loading = {job.lane: job.lane_model for job in self._jobs.values() if job.state is JobState.LOADING}
         for lane in self._lanes.values():
+            answers = self._registry.answers(lane.engine)
             line = list(lane.order(self._resident(lane, loading.get(lane)), now, self._takes_s(lane)))
             for place, (job, eta_s) in enumerate(zip(line, self._rates.etas(lane, line), strict=True), 1):
                 job.place = place
-                job.eta_s = eta_s if mode.takes_work and self._registry.answers(lane.engine) else None
-                job.why = self._why(job, lane, mode, loading.get(lane))
+                job.eta_s = eta_s if mode.takes_work and answers else None
+                job.why = self._why(job, lane, mode, loading.get(lane)) if answers else "waits-holder"
 
     def _resident(self, lane: Lane, loading: str | None) -> Callable[[str], bool]:
         """What will be loaded when ``lane`` picks its next job."""
@@ -73,8 +74,6 @@ class Survey:
         """What a job in line waits for, in one word."""
         if not mode.takes_work:
             return "waits-paused" if mode is NodeMode.PAUSED else "waits-draining"
-        if not self._registry.answers(lane.engine):
-            return "waits-holder"
         if loading is not None:
             return "waits-load" if loading == job.lane_model else "waits-other-load"
         ready = job.lane_model == lane.running_model or self._registry.warm(lane.engine, job.lane_model)

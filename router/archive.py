@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from router.answer import Answer
 from router.job_row import JobRow
 from router.job_rows import JobRows
-from router.jobs import Answer, Job
+from router.jobs import Job
 from router.placement import Decision, HolderView
 from router.records import job_of
 from router.scheduler import Scheduler

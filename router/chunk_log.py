@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from router.answer import Answer
 from router.job_rows import JobRows
-from router.jobs import Answer
 from router.wire import Ended, State
 
 FLUSH_S = 0.25

@@ -9,9 +9,10 @@ from typing import Final, Protocol
 from ulid import ULID
 
 from router.aio import Clock
+from router.answer import Answer
 from router.engines.base import Kind
 from router.errors import ModelNotFoundError, QuorumError, StoreError
-from router.jobs import Answer, Job, Origin
+from router.jobs import Job, Origin
 from router.registry import Registry
 from router.scheduler import Scheduler
 from router.settings import Settings

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 from router.aio import Clock
+from router.answer import Answer
 from router.chunk_log import ChunkLog
 from router.engines.base import Kind
 from router.errors import failure
 from router.job_row import JobRow
 from router.job_rows import JobRows
-from router.jobs import Answer, Job, Origin
+from router.jobs import Job, Origin
 from router.runner import JobMoved
 from router.states import JobState
 

@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from router.answer import Answer
 from router.engines.base import Call, EngineModel, EngineSnapshot, Kind, Reply
 from router.errors import EngineFault
-from router.jobs import Answer, Job, Origin
+from router.jobs import Job, Origin
 from router.placement import HolderView
 from router.states import JobState, NodeMode
 from router.wire import Ended, NodeInfo, State

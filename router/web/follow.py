@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 from aiohttp import HttpVersion11, web
 
+from router.answer import Answer
 from router.errors import BadRequestError
 from router.events import OVERFLOW, Bus
-from router.jobs import Answer, Job
+from router.jobs import Job
 from router.wire import Ended, Snapshot, State, Wire
 
 BEAT_S = 15.0

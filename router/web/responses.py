@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from router.answer import Answer
 from router.errors import StoreError
 from router.idempotency import Repeat
-from router.jobs import Answer, Job, Origin
+from router.jobs import Job, Origin
 from router.responses import Found, not_found
 from router.states import JobState
 from router.web.answers import JSON, json_answer, openai_error

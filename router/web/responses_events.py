@@ -10,8 +10,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from router.answer import Answer
 from router.chunks import NOT_JSON, assemble, numbers, payloads
-from router.jobs import Answer
 from router.wire import Ended, ErrorInfo, Receipt
 
 RESTART: Final = 1_000_000

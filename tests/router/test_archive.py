@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from router.answer import Answer
 from router.archive import KEPT_ANSWERS, KEPT_BYTES, Archive
-from router.jobs import Answer
 from router.states import JobState
 from router.wire import Ended
 from tests.fakes import listening, make_job

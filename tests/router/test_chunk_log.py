@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from router.answer import Answer
 from router.chunk_log import FLUSH_BYTES, ChunkLog
 from router.errors import failure
-from router.jobs import Answer
 from router.states import JobState
 from router.wire import Ended
 from tests.fakes import chunk

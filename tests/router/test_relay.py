@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from router import relay as relay_module
 from router.aio import SystemClock
+from router.answer import Answer
 from router.engines.base import Call, Kind, Reply
 from router.engines.http1 import Http1Transport
 from router.engines.openai import OpenAIEngine
 from router.engines.transport import HttpTransport, Transport
 from router.errors import EngineFault
-from router.jobs import Answer, Job, Outcome, Result
+from router.jobs import Job, Outcome, Result
 from router.relay import EVENT_MAX_BYTES, Limits, Relay
 from tests.fakes import (
     BOUND_S,

@@ -14,9 +14,9 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.answer import Answer
 from router.errors import BadRequestError, failure
 from router.events import OVERFLOW, QUEUE_LIMIT, Bus
-from router.jobs import Answer
 from router.states import JobState
 from router.web import follow as follow_module
 from router.web.follow import follow_answer, follow_node

@@ -76,9 +76,9 @@ def _command(arguments: argparse.Namespace) -> int:
 
                 if not wanted(options):
                     return 0
-            from app import shell
+            from app import start
 
-            return shell.run(options, hidden=arguments.hidden or arguments.at_login)
+            return start.run(options, hidden=arguments.hidden or arguments.at_login)
         case "serve":
             from app.commands import serve
 

@@ -181,7 +181,7 @@ class Hands:
 
 def main() -> int:
     told = json.loads(sys.argv[1])
-    from app import shell
+    from app import shell, start
     from app.service import Service
 
     if os.environ.get("DISPLAY"):
@@ -224,7 +224,7 @@ def main() -> int:
         return starting(self)
 
     shell.Desktop.run = run
-    return shell.run(options, hidden=told["hidden"], service=service)
+    return start.run(options, hidden=told["hidden"], service=service)
 
 
 if __name__ == "__main__":

@@ -96,11 +96,11 @@ def test_a_command_imports_neither_the_window_nor_the_node() -> None:
 def test_without_a_command_the_desktop_is_opened(
     flags: list[str], hidden: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from app import shell
+    from app import start
     from app.__main__ import main
 
     opened: list[tuple[Path, bool]] = []
-    monkeypatch.setattr(shell, "run", lambda options, hidden: opened.append((options.data_dir, hidden)) or 7)
+    monkeypatch.setattr(start, "run", lambda options, hidden: opened.append((options.data_dir, hidden)) or 7)
 
     assert main([*flags, "--data-dir", str(tmp_path)]) == 7
     assert opened == [(tmp_path, hidden)]

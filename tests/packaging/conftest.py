@@ -26,7 +26,7 @@ BUILD_S = 900
 def dist() -> Path:
     """``dist`` with what ``dev.py build`` makes on this system; ``QUORUM_TEST_DIST`` names one made elsewhere."""
     if told := os.environ.get("QUORUM_TEST_DIST"):
-        return Path(told)
+        return Path(told).resolve()  # the program is started from elsewhere
     if sys.platform != "linux" or not shutil.which("dpkg-deb"):
         pytest.skip("the package is built on Debian and Ubuntu")
     command = [sys.executable, "dev.py", "build"]

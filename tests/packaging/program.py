@@ -148,12 +148,14 @@ class Run:
         self.debugging = debugging
         self.printed = ""
         self._moved = asyncio.Event()
+        self._silent = False
 
     async def read(self) -> None:
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():
             self.printed += line.decode(errors="replace")
             self._moved.set()
+        self._silent = True
         self._moved.set()
 
     async def says(self, text: str) -> None:
@@ -161,7 +163,7 @@ class Run:
         deadline = time.monotonic() + BOUND_S
         while text not in self.printed:
             self._moved.clear()
-            assert self.process.returncode is None, f"it ended: {self.printed}"
+            assert not self._silent, f"it ended: {self.printed}"
             try:
                 await asyncio.wait_for(self._moved.wait(), deadline - time.monotonic())
             except TimeoutError:

@@ -3,110 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import re
-import socket
-import struct
-import sys
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from aiohttp import web
 
-from router.engines.base import Kind
-from router.errors import BadRequestError, ModelNotFoundError, QueueFullError, QuorumError, failure
+from router.errors import ModelNotFoundError, QueueFullError, QuorumError, failure
 from router.jobs import Job, Origin
 from router.peer_state import Told
 from router.trust import Peer
 from router.web.answers import SSE_HEADERS, json_answer
-from router.web.canonical import check, model_name, with_fields
+from router.web.canonical import check, with_fields
 from router.web.peer_guard import PEER, RUN, body_limit
+from router.web.peer_request import Asked, Try, read, try_of
+from router.web.peer_sink import PeerDialect, PeerSink, deaf_s
 from router.web.service import Service
-from router.web.sink import StreamSink
 from router.web.strict_json import decode
 from router.web.turnstile import Turnstile
-from router.wire import Ended, ErrorInfo, State
+from router.wire import Ended, ErrorInfo
 
 BEAT_S: Final = 1.0
 DEAF_S: Final = 15.0
 JOBS_A_PEER: Final = 256
 BYTES_A_PEER: Final = 256 * 2**20  # of its requests in memory
 REMEMBERED: Final = 2_000  # tries of each peer
-KEEP_ALIVE_MAX_S: Final = 604_800.0
-_JOB: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_KINDS: Final = {kind.name.lower(): kind for kind in Kind} | {str(kind): kind for kind in Kind}
-_DONE: Final = b"data: [DONE]\n\n"
 _ACCEPTED: Final = b": accepted\n\n"
-_BEAT: Final = b": beat\n\n"
-_raw: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_encode: Final = msgspec.json.Encoder().encode
-
-Try = tuple[str, str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a peer asks for, checked. ``body`` is the canonical request in the words of the peer."""
-
-    key: Try
-    kind: Kind
-    model: str
-    digest: str | None
-    body: bytes
-    stream: bool
-    deadline_s: float | None
-    keep_alive_s: float | None
+_GRANT_HINT: Final = "Its user can allow it on the Peers page there."
 
 
 @dataclass(slots=True)
 class _Run:
     job: Job
     refusal: ErrorInfo | None = None
-
-
-class PeerDialect:
-    """An answer as peers read it: the engine's events as they are, facts before the end, or the error."""
-
-    content_type = "text/event-stream"
-
-    def __init__(self, stream: bool) -> None:
-        self._stream = stream
-
-    def content(self, events: bytes) -> bytes:
-        """Verbatim; the end is held back for the facts. A whole body goes in one line, which JSON allows."""
-        if self._stream:
-            return events.removesuffix(_DONE)
-        return b"event: body\ndata: %b\n\n" % events.replace(b"\r", b" ").replace(b"\n", b" ")
-
-    def waiting(self, state: State) -> bytes:
-        """How the job stands."""
-        return b"event: state\ndata: %b\n\n" % _encode(state)
-
-    def last(self, ended: Ended) -> bytes:
-        """Facts and the end; or the error, and no end."""
-        if ended.error is not None:
-            return b"event: error\ndata: %b\n\n" % _encode(ended.error)
-        return b"event: facts\ndata: %b\n\n%b" % (_encode(ended.receipt), _DONE)
-
-
-class PeerSink(StreamSink):
-    """Writes to a peer what it is told of the job, too."""
-
-    def __init__(self, job: Job, dialect: PeerDialect) -> None:
-        super().__init__(job, dialect)
-        self._peer_dialect = dialect
-
-    def state(self, state: State) -> None:
-        """News of the waiting."""
-        self._write(self._peer_dialect.waiting(state))
-
-    def beat(self) -> None:
-        """A sign of life; one that doesn't read gets none."""
-        if self not in self._job.answer.blocked:
-            self._write(_BEAT)
 
 
 class PeerRuns:
@@ -221,7 +150,7 @@ class PeerRuns:
                 await asyncio.wait((sink.done,), timeout=self._beat_s)
                 if not sink.done.done():
                     sink.beat()
-                    if _deaf_s(transport) > DEAF_S:
+                    if deaf_s(transport) > DEAF_S:
                         transport.abort()  # its cable is cut: nobody hears what is generated
             ended = sink.done.result()
             if run.refusal is not None:
@@ -235,7 +164,7 @@ class PeerRuns:
         """``POST /peer/v1/cancel``: ends the try, or keeps it from ever beginning."""
         peer = request[PEER]
         said = decode(await request.read())
-        key = (peer.node_id, _job(said), _try(said))
+        key = try_of(peer.node_id, said)
         run = self._runs.get(key)
         if run is None:
             self._remember(key)
@@ -282,72 +211,3 @@ class PeerRuns:
             (node, job, _), _ = past.popitem(last=False)
             if self._horizon is not None:
                 self._horizon[node] = max(job, self._horizon.get(node, ""))
-
-
-def _deaf_s(transport: asyncio.BaseTransport) -> float:
-    """Seconds since the other side last acknowledged anything, while something is under way to it; 0 except on Linux.
-
-    One that is there but doesn't read goes on acknowledging, so it is never taken for deaf.
-    """
-    sock = transport.get_extra_info("socket")
-    if sock is None or not hasattr(socket, "TCP_INFO") or not sys.platform.startswith("linux"):
-        return 0.0
-    try:
-        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
-        unacknowledged, acknowledged_ms = struct.unpack_from("=I", told, 24)[0], struct.unpack_from("=I", told, 56)[0]
-    except (OSError, struct.error):
-        return 0.0
-    return acknowledged_ms / 1000 if unacknowledged else 0.0
-
-
-_GRANT_HINT: Final = "Its user can allow it on the Peers page there."
-
-
-def read(node_id: str, raw: bytes) -> Asked:
-    """A peer's request, checked like any client's. Raises BadRequestError naming the field."""
-    said = decode(raw)
-    kind = _KINDS.get(said["kind"]) if isinstance(said.get("kind"), str) else None
-    if kind is None:
-        raise BadRequestError(f"'kind' must be one of {', '.join(_KINDS)}.", field="kind")
-    if not isinstance(said.get("body"), dict):
-        raise BadRequestError("'body' must be an object.", field="body")
-    if type(said.get("stream")) is not bool:
-        raise BadRequestError("'stream' must be true or false.", field="stream")
-    if said["stream"] is not (kind is not Kind.EMBEDDING and said["body"].get("stream") is True):
-        raise BadRequestError("'stream' is not what the body says.", field="stream")
-    digest = said.get("digest")
-    if digest is not None and (not isinstance(digest, str) or _DIGEST.fullmatch(digest) is None):
-        raise BadRequestError("'digest' must be a SHA-256 in hexadecimal.", field="digest")
-    return Asked(
-        key=(node_id, _job(said), _try(said)),
-        kind=kind,
-        model=model_name(said.get("model")),
-        digest=digest,
-        body=bytes(_raw.decode(raw)["body"]),
-        stream=said["stream"],
-        deadline_s=_seconds(said, "deadline_s", 0.0, math.inf),
-        keep_alive_s=_seconds(said, "keep_alive_s", -1.0, KEEP_ALIVE_MAX_S),
-    )
-
-
-def _job(said: dict[str, Any]) -> str:
-    value = said.get("origin_job")
-    if not isinstance(value, str) or _JOB.fullmatch(value) is None:
-        raise BadRequestError("'origin_job' must be a job's id.", field="origin_job")
-    return value
-
-
-def _try(said: dict[str, Any]) -> int:
-    value = said.get("try")
-    if type(value) is not int or not 0 <= value < 2**31:
-        raise BadRequestError("'try' must be a whole number.", field="try")
-    return value
-
-
-def _seconds(said: dict[str, Any], name: str, low: float, high: float) -> float | None:
-    value = said.get(name)
-    if value is None:
-        return None
-    if type(value) not in (int, float) or not low <= value <= high:
-        raise BadRequestError(f"'{name}' must be seconds, {low:g} to {high:g}.", field=name)
-    return float(value)

@@ -6,16 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import router.web.peer_run
 from router.engines.base import Call, Reply
-from router.errors import BadRequestError
 from router.node import Node
 from router.states import JobState
-from router.web.peer_run import PeerDialect, read
 from tests.fakes import (
     BOUND_S,
     DONE,
@@ -305,45 +302,6 @@ async def test_with_sharing_off_nobody_runs_anything(make_node: MakeNode, engine
 
 
 @pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"kind": "image"}, "kind"),
-        ({"kind": None}, "kind"),
-        ({"body": []}, "body"),
-        ({"body": None}, "body"),
-        ({"stream": "yes"}, "stream"),
-        ({"stream": False}, "stream"),
-        ({"digest": "xyz"}, "digest"),
-        ({"digest": "A" * 64}, "digest"),
-        ({"digest": 1}, "digest"),
-        ({"origin_job": ""}, "origin_job"),
-        ({"origin_job": "../x"}, "origin_job"),
-        ({"origin_job": "x" * 65}, "origin_job"),
-        ({"try": -1}, "try"),
-        ({"try": True}, "try"),
-        ({"try": "1"}, "try"),
-        ({"try": 2**40}, "try"),
-        ({"model": "a\r\nb"}, "model"),
-        ({"model": ""}, "model"),
-        ({"deadline_s": -1}, "deadline_s"),
-        ({"deadline_s": True}, "deadline_s"),
-        ({"deadline_s": "soon"}, "deadline_s"),
-        ({"keep_alive_s": "5m"}, "keep_alive_s"),
-    ],
-)
-def test_what_a_peer_asks_is_checked_field_by_field(change: dict[str, Any], field: str) -> None:
-    with pytest.raises(BadRequestError) as refused:
-        read(LAPTOP, json.dumps(asked(**change)).encode())
-    assert refused.value.field == field
-
-
-def test_unknown_fields_are_ignored() -> None:
-    found = read(LAPTOP, json.dumps(asked(later="x")).encode())
-    assert found.key == (LAPTOP, "J1", 1)
-    assert json.loads(found.body) == ASK
-
-
-@pytest.mark.parametrize(
     "body",
     [
         b"",
@@ -590,12 +548,3 @@ async def test_what_the_page_lists_of_it_names_the_peer(site: Site, engine: Scri
         [info] = site.node._view.jobs()
         assert (info.origin, info.key, info.model) == ("peer", "laptop", "m")
         assert info.state in (JobState.QUEUED, JobState.WORKING)
-
-
-# -- the dialect
-
-
-def test_a_last_event_alone_leaves_nothing_to_send() -> None:
-    dialect = PeerDialect(stream=True)
-    assert dialect.content(DONE) == b""
-    assert dialect.content(chunk("a") + DONE) == chunk("a")

@@ -46,13 +46,16 @@ class Autostart(Protocol):
 def command(data_dir: Path) -> list[str]:
     """The command that starts this very program, hidden, on ``data_dir``; the usual folder is not named, as installers
     don't know it."""
-    if getattr(sys, "frozen", False):
-        program = [os.environ.get("APPIMAGE") or sys.executable]
-    else:
-        script = Path(sys.executable).with_name("quorum.exe" if sys.platform == "win32" else "quorum")
-        program = [str(script)] if script.is_file() else [sys.executable, "-m", "app"]
     where = [] if data_dir == usual_data_dir() else ["--data-dir", str(data_dir)]
-    return [*program, "--hidden", *where]
+    return [*program(), "--hidden", *where]
+
+
+def program() -> list[str]:
+    """What starts this very program again, without any arguments of its own."""
+    if getattr(sys, "frozen", False):
+        return [os.environ.get("APPIMAGE") or sys.executable]
+    script = Path(sys.executable).with_name("quorum.exe" if sys.platform == "win32" else "quorum")
+    return [str(script)] if script.is_file() else [sys.executable, "-m", "app"]
 
 
 def usual_data_dir() -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from app import autostart
+from app.others import environment
 
 UNIT: Final = "quorum.service"
 LABEL: Final = "io.github.quorum.service"
@@ -46,8 +47,7 @@ class Manager(Protocol):
 
 def command(data_dir: Path) -> list[str]:
     """What starts this very program as a node on ``data_dir``."""
-    program = autostart.command(data_dir)[:-3]  # without --hidden --data-dir D
-    return [*program, "serve", "--data-dir", str(data_dir)]
+    return [*autostart.program(), "serve", "--data-dir", str(data_dir)]
 
 
 def run(words: Sequence[str]) -> tuple[int, str]:
@@ -59,6 +59,7 @@ def run(words: Sequence[str]) -> tuple[int, str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env=environment(),
             timeout=MANAGER_S,
             check=False,
         )

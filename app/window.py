@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 import threading
-import webbrowser
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ import webview
 import webview.util
 
 from app.memory import MIN_SIZE, Memory
+from app.others import browse
 
 log = logging.getLogger(__name__)
 logging.getLogger("pywebview").handlers.clear()  # its own handler writes to stderr; ours are at the root
@@ -280,7 +280,7 @@ class Window:
 def open_outside(url: str) -> None:
     """Open a web or mail address with the system's own program; any other kind of address is ignored."""
     if urlsplit(url).scheme in EXTERNAL:
-        threading.Thread(target=webbrowser.open, args=(url,), name="browser", daemon=True).start()
+        threading.Thread(target=browse, args=(url,), name="browser", daemon=True).start()
     else:
         log.warning("a link of an unknown kind was not opened")
 

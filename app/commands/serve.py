@@ -38,7 +38,7 @@ def run(options: NodeOptions) -> int:
         complain(error.message, error.hint)
         return 1
     if updater.successor:  # under a service manager this very process goes on as the new program
-        from app.update.finish import environment
+        from app.others import environment
 
         os.execve(updater.successor[0], updater.successor, environment())  # noqa: S606 # a verified program of ours
     return code

@@ -16,6 +16,7 @@ from typing import Final
 
 import psutil
 
+from app.others import environment
 from app.update import data, journal, swap
 from app.update.journal import Journal, Step
 
@@ -102,18 +103,6 @@ def _undo(work: Path, plan: Journal, reason: str) -> int:
 def _start(plan: Journal) -> subprocess.Popen[bytes]:
     """The program in place, on its own: it must outlive this process."""
     return apart([str(plan.executable), *plan.argv], Path(plan.root))
-
-
-def environment() -> dict[str, str]:
-    """For another program than this one: without what PyInstaller's loader told this one of itself."""
-    found = {name: value for name, value in os.environ.items() if not name.startswith(("_PYI_", "_MEIPASS"))}
-    for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"):
-        before = found.pop(f"{name}_ORIG", "")
-        if getattr(sys, "frozen", False):
-            found.pop(name, None)
-        if before:
-            found[name] = before
-    return found | {"PYINSTALLER_RESET_ENVIRONMENT": "1"}
 
 
 def apart(words: list[str], root: Path) -> subprocess.Popen[bytes]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from app.others import environment
 from app.update import feed, finish, journal, manifest, swap
 from app.update.errors import UpdateError
 from app.update.installation import Installation, platform_name, this_installation
@@ -278,7 +279,7 @@ def _run(words: list[str], limit_s: float) -> subprocess.CompletedProcess[bytes]
             capture_output=True,
             timeout=limit_s,
             check=False,
-            env=finish.environment(),
+            env=environment(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UpdateError("The new program can't be started on this computer; nothing was changed.") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app import autostart
 from app.service_units import LABEL, UNIT, LaunchAgent, SystemdUnit, command, run
 
 ODD = ["/opt/a b/quörum", "serve", "--data-dir", '/home/x/100% "of" $HOME\\']
@@ -146,10 +147,12 @@ def test_an_agent_that_launchd_refuses_is_told(tmp_path: Path) -> None:
         LaunchAgent(ODD, tmp_path, Manager(bootstrap=5)).install()
 
 
-def test_the_command_serves_on_the_data_folder(tmp_path: Path) -> None:
-    words = command(tmp_path)
+@pytest.mark.parametrize("usual", [False, True])
+def test_the_command_serves_on_the_data_folder(tmp_path: Path, usual: bool) -> None:
+    folder = autostart.usual_data_dir() if usual else tmp_path
+    words = command(folder)
 
-    assert words[-3:] == ["serve", "--data-dir", str(tmp_path)]
+    assert words[-3:] == ["serve", "--data-dir", str(folder)]
     assert "--hidden" not in words
     assert run([*words[:-3], "--version"])[1].startswith("quorum ")
 

@@ -213,16 +213,3 @@ def test_an_old_program_that_does_not_end_is_left_alone(site: MakeSite, monkeypa
         old.terminate()
     assert one.told.reason == "The old program did not end."
     assert one.version == "0.1.0"
-
-
-def test_another_program_gets_the_environment_of_before_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {"LD_LIBRARY_PATH": "/ours", "LD_LIBRARY_PATH_ORIG": "/theirs", "_PYI_ARCHIVE_FILE": "/ours/quorum"}
-    for name, value in told.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "frozen", True, raising=False)
-
-    found = finish.environment()
-    assert (found["LD_LIBRARY_PATH"], found["PYINSTALLER_RESET_ENVIRONMENT"]) == ("/theirs", "1")
-    assert not {"LD_LIBRARY_PATH_ORIG", "_PYI_ARCHIVE_FILE"} & found.keys()
-    monkeypatch.delenv("LD_LIBRARY_PATH_ORIG")
-    assert "LD_LIBRARY_PATH" not in finish.environment()

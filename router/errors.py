@@ -97,7 +97,7 @@ class QueueFullError(QuorumError):
 
 class EngineFault(QuorumError):
     """An engine refused, crashed or hung. ``retryable``: another holder may be asked; ``crashed``: its process died;
-    ``lasting``: asking this one again can't help."""
+    ``lasting``: asking this one again can't help; ``away``: nobody listens there, which a busy one is not taken for."""
 
     def __init__(
         self,
@@ -108,11 +108,13 @@ class EngineFault(QuorumError):
         retryable: bool = True,
         crashed: bool = False,
         lasting: bool = False,
+        away: bool = False,
     ) -> None:
         super().__init__(code, message, hint)
         self.retryable = retryable
         self.crashed = crashed
         self.lasting = lasting
+        self.away = away
 
 
 class StoreError(QuorumError):

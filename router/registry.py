@@ -118,8 +118,8 @@ class Registry:
         return bool(getattr(self.engines.get(engine_id), "local", True))
 
     def answers(self, engine_id: str) -> bool:
-        """Whether an own engine did when it was last looked at; of other computers see ``takes``."""
-        return not self.local(engine_id) or engine_id not in self.engines or self.snapshots[engine_id].ready
+        """False for an own engine that refused to be looked at; of other computers see ``takes``."""
+        return not self.local(engine_id) or engine_id not in self.engines or not self.snapshots[engine_id].away
 
     def others(self, engine_id: str) -> int:
         """Jobs at another computer that this node did not send, as last told."""

@@ -46,8 +46,8 @@ class EngineModel:
 
 @dataclass(frozen=True, slots=True)
 class EngineSnapshot:
-    """One look at an engine. ``ready`` False means that it can't be used now, ``detail`` says why. ``refused`` are
-    files that are no usable models, each under a name of its own with its ``problem``.
+    """One look at an engine. ``ready`` False means that it can't be used now, ``detail`` says why, ``away`` that nobody
+    listens there. ``refused`` are files that are no usable models, each under a name of its own with its ``problem``.
 
     The rest is told by other computers only: ``trusted`` False means that it refuses this one; ``width``, ``in_flight``
     and ``waiting`` count all its jobs, whoever asked. Free memory is 0 where it can't be told.
@@ -56,6 +56,7 @@ class EngineSnapshot:
     ready: bool
     models: tuple[EngineModel, ...] = ()
     detail: str = ""
+    away: bool = False
     version: str = ""
     refused: tuple[EngineModel, ...] = ()
     trusted: bool = True

@@ -74,7 +74,7 @@ class OllamaEngine:
                 self._get("api/tags"), self._get("api/ps"), self._get("api/version")
             )
         except EngineFault as fault:
-            return EngineSnapshot(ready=False, detail=fault.message)
+            return EngineSnapshot(ready=False, detail=fault.message, away=fault.away)
         entries = [entry for entry in _entries(tags) if not entry.get("remote_host")][:MAX_MODELS]
         await self._show_new(entries, POLL_S - (self._clock.mono() - began))
         loaded = {entry["name"]: entry for entry in _entries(running)}

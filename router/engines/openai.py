@@ -49,7 +49,7 @@ class OpenAIEngine:
             if models is None:
                 models = await self._models()
         except EngineFault as fault:
-            return EngineSnapshot(ready=False, detail=fault.message)
+            return EngineSnapshot(ready=False, detail=fault.message, away=fault.away)
         return EngineSnapshot(ready=True, models=tuple(models[:MAX_MODELS]), version=self._version)
 
     async def load(

@@ -204,7 +204,7 @@ def _fault(url: URL, error: Exception) -> EngineFault:
         case aiohttp.ConnectionTimeoutError() | TimeoutError():
             return EngineFault(f"The engine at {place} could not be reached in time.")
         case aiohttp.ClientConnectorError():
-            return EngineFault(f"The engine at {place} refused the connection: is it running?")
+            return EngineFault(f"The engine at {place} refused the connection: is it running?", away=True)
         case aiohttp.ClientConnectionError() | OSError():
             return EngineFault(f"The engine at {place} closed the connection without an answer.")
         case _:

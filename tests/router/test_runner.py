@@ -287,7 +287,7 @@ async def test_an_engine_that_failed_a_job_that_lives_on_is_looked_at_before_the
 
     async def look() -> None:
         await asyncio.sleep(0)
-        house.registry.update(engine.id, replace(engine.look(), ready=False, models=()))
+        house.registry.update(engine.id, replace(engine.look(), ready=False, models=(), away=True))
         looked.set()
 
     engine.loads, engine.reply = False, reply

@@ -412,6 +412,15 @@ def test_jobs_waiting_at_an_engine_that_vanishes_move_to_another_holder() -> Non
     assert (running.state, running.lane and running.lane.engine) == (QUEUED, "g")
 
 
+def test_an_engine_that_is_too_busy_to_be_looked_at_is_still_asked() -> None:
+    engine = warm()
+    world = World(engine)
+    running, waiting = world.submit(), world.submit()
+    world.registry.update("e", engine.look(ready=False, detail="It did not answer within 5 s."))
+    world.end(running)
+    assert waiting.state is WORKING
+
+
 LIVES_ON: list[dict[str, Any]] = [{"keep": True}, {"origin": Origin.JOBS, "batch": True}]
 
 
@@ -420,7 +429,7 @@ def test_jobs_that_live_on_wait_uncharged_while_their_engine_is_down(lives_on: d
     engine = warm()
     world = World(engine)
     running, *waiting = [world.submit(**lives_on) for _ in range(6)]
-    world.registry.update("e", replace(engine.look(ready=False), models=()))
+    world.registry.update("e", replace(engine.look(ready=False), models=(), away=True))
     world.fail(running)
     for _ in range(12):
         world.pass_time(3600)
@@ -438,7 +447,7 @@ def test_who_waits_for_an_answer_of_an_engine_that_is_down_goes_to_another_holde
     world = World(engine, warm("f", "n"))
     world.scheduler.set_mode(NodeMode.PAUSED)
     away, elsewhere = world.submit("m"), world.submit("n")
-    world.registry.update("e", replace(engine.look(ready=False), models=()))
+    world.registry.update("e", replace(engine.look(ready=False), models=(), away=True))
     world.scheduler.set_mode(NodeMode.RUNNING)
     for _ in range(20):
         world.pass_time(4)

@@ -125,7 +125,7 @@ async def test_a_native_stream_cut_short_is_a_fault(engine: OllamaEngine, fake: 
 
 async def test_an_absent_ollama_is_not_ready(transport: Transport, clock: FakeClock) -> None:
     snapshot = await OllamaEngine("http://127.0.0.1:1", transport, clock).poll()
-    assert not snapshot.ready
+    assert (snapshot.ready, snapshot.away) == (False, True)
     assert snapshot.models == ()
 
 

@@ -95,7 +95,7 @@ async def test_an_engines_error_status_is_passed_on(transport: Transport, clock:
 async def test_a_dead_engine_is_not_ready_and_a_call_is_a_fault(transport: Transport, clock: FakeClock) -> None:
     engine = OpenAIEngine("http://127.0.0.1:1/v1", "", transport, clock)
     snapshot = await engine.poll()
-    assert not snapshot.ready
+    assert (snapshot.ready, snapshot.away) == (False, True)
     assert "refused" in snapshot.detail
     with pytest.raises(EngineFault):
         async with engine.call(Call(Kind.CHAT, "m", b"{}", stream=False)):
@@ -108,7 +108,7 @@ async def test_a_wrong_key_says_so(transport: Transport, clock: FakeClock) -> No
 
     async with serving({"/v1/models": refuse}) as address:
         snapshot = await OpenAIEngine(address, "wrong", transport, clock).poll()
-    assert not snapshot.ready
+    assert (snapshot.ready, snapshot.away) == (False, False)
     assert "key" in snapshot.detail
     assert "wrong" not in snapshot.detail
 

@@ -10,13 +10,14 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
-TRY_S: Final = 15
+TRY_S: Final = 15.0
 WEBVIEW2: Final = r"Microsoft\EdgeUpdate\Clients\{F3017226-FE2A-4295-8BDF-00C3A9A7E4C5}"
 WEBVIEW2_FROM: Final = "https://developer.microsoft.com/microsoft-edge/webview2"
 
@@ -28,11 +29,16 @@ SOFTWARE: Final = {
 
 
 class Drawing(IntEnum):
-    """How pages are drawn here; the value is the exit code of the trying child."""
+    """How pages are drawn here; the value is the exit code of the trying child.
+
+    ``UNSURE``: too slow to tell, because of a driver that hangs or of a computer that is busy (at login it is). Then by
+    software this time, and the next start tries again.
+    """
 
     HARDWARE = 0
     SOFTWARE = 3
     IMPOSSIBLE = 4
+    UNSURE = 5
 
 
 def why_headless(environ: Mapping[str, str] = os.environ) -> str:
@@ -157,18 +163,24 @@ def _be_silent() -> None:
 def _try_both() -> int:
     if sys.platform == "win32":
         return Drawing.HARDWARE
+    slow = False
     for drawing in (Drawing.HARDWARE, Drawing.SOFTWARE):
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
                 os._exit(_try_one(_draw_a_page, drawing))
             os._exit(Drawing.IMPOSSIBLE)
-        if os.waitpid(child, 0)[1] == 0:
-            return drawing
-    return Drawing.IMPOSSIBLE
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        slow = slow or code == -signal.SIGALRM
+        if code == 0:
+            return Drawing.UNSURE if slow else drawing
+    return Drawing.UNSURE if code == -signal.SIGALRM else Drawing.IMPOSSIBLE
 
 
 def _try_one(attempt: Callable[[], int], drawing: Drawing) -> int:
+    if sys.platform != "win32":  # the alarm ends a process that hangs inside a driver, which a timer of Qt can't
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, TRY_S)
     prepare()
     if drawing is Drawing.SOFTWARE:
         draw_by_software()
@@ -183,7 +195,6 @@ def _connect() -> int:
 
 
 def _draw_a_page() -> int:
-    from PySide6.QtCore import QTimer
     from PySide6.QtWebEngineCore import QWebEnginePage, QWebEngineProfile
     from PySide6.QtWidgets import QApplication
 
@@ -192,6 +203,5 @@ def _draw_a_page() -> int:
     page = QWebEnginePage(profile)
     page.loadFinished.connect(lambda loaded: os._exit(0 if loaded else 1))
     page.setHtml("<p>Quorum")
-    QTimer.singleShot(TRY_S * 1000, lambda: os._exit(1))
     app.exec()
     return 1

@@ -63,11 +63,12 @@ class Desktop:
         if crashed:
             drawing = display.Drawing.SOFTWARE  # the trial did not see what broke the real window
         display.prepare()
-        if drawing is display.Drawing.SOFTWARE:
+        software = drawing is not display.Drawing.HARDWARE
+        if software:
             display.draw_by_software()
         self._memory.starting = True
-        self._memory.software = drawing is display.Drawing.SOFTWARE
-        self._memory.drawn_on = here
+        self._memory.software = software
+        self._memory.drawn_on = "" if drawing is display.Drawing.UNSURE else here
         save(self._memory, self._memory_path)
         return True
 

@@ -9,32 +9,37 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from app.display import Drawing, draw_by_software, fingerprint, prepare, why_headless
+from app.memory import recall
+from app.shell import Desktop
 from tests.app.conftest import SHOWN, StartDesk
 from tests.app.rig import Screen, SessionBus
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TRY = """
 import sys
-from app.display import Drawing, Trial
-known = Drawing(int(sys.argv[1])) if sys.argv[1] else None
-print(Trial(known).result().name)
+from app import display
+known = display.Drawing(int(sys.argv[1])) if sys.argv[1] else None
+display.TRY_S = float(sys.argv[2])
+print(display.Trial(known).result().name)
 """
+NO_DISPLAY = ":9999"  # no X server takes such a number by itself
 
 
-def tried(display: str, known: Drawing | None = None) -> str:
+def tried(display: str, known: Drawing | None = None, patience_s: float = 60) -> str:
     """What a trial on ``display`` finds; everything it writes counts."""
     done = subprocess.run(
-        [sys.executable, "-c", TRY, "" if known is None else str(known.value)],
+        [sys.executable, "-c", TRY, "" if known is None else str(known.value), str(patience_s)],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if name != "WAYLAND_DISPLAY"} | {"DISPLAY": display},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     return done.stdout.strip()
@@ -111,8 +116,35 @@ def test_a_trial_tells_displays_apart_and_prints_nothing(screen: Screen) -> None
         assert tried(broken.display) == "SOFTWARE"
     finally:
         broken.close()
-    assert tried(broken.display) == "IMPOSSIBLE"
-    assert tried(broken.display, known=Drawing.HARDWARE) == "IMPOSSIBLE"
+    assert tried(NO_DISPLAY) == "IMPOSSIBLE"
+    assert tried(NO_DISPLAY, known=Drawing.HARDWARE) == "IMPOSSIBLE"
+
+
+@pytest.mark.desktop
+def test_what_hangs_is_given_up(desktop_parts: None) -> None:
+    stuck = Screen()
+    stuck.freeze()
+    try:
+        assert tried(stuck.display, patience_s=1) == "UNSURE"
+        assert tried(stuck.display, known=Drawing.HARDWARE, patience_s=1) == "IMPOSSIBLE"
+    finally:
+        stuck.thaw()
+        stuck.close()
+
+
+@pytest.mark.parametrize("verdict", list(Drawing))
+def test_a_verdict_that_is_not_sure_is_not_remembered(
+    verdict: Drawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.display.Trial", lambda known: SimpleNamespace(result=lambda: verdict))
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    desktop = Desktop(cast("Any", SimpleNamespace(data_dir=tmp_path)), cast("Any", SimpleNamespace()), hidden=False)
+
+    assert desktop.can_draw() is (verdict is not Drawing.IMPOSSIBLE)
+
+    told = recall(tmp_path / "window.json")
+    assert told.drawn_on == (fingerprint() if verdict in (Drawing.HARDWARE, Drawing.SOFTWARE) else "")
+    assert told.software is (verdict in (Drawing.SOFTWARE, Drawing.UNSURE))
 
 
 @pytest.mark.desktop

@@ -24,6 +24,7 @@ from router.wire_receipt import Verdict
 
 OVERHEAD = 1.2
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+UNKNOWN_MAX = 64  # a line of jobs whose model is away asks for it again and again
 NOT_READY = EngineSnapshot(ready=False, detail="starting")
 
 _UNKNOWN: dict[str, Any] = {"resident": False, "loading_pct": None, "memory_bytes": None, "expires_at": None}
@@ -72,6 +73,7 @@ class Registry:
         self._node_name = node_name
         self.replicas = Replicas()
         self._found: dict[str, list[tuple[str, EngineModel]]] = {}
+        self._unknown: dict[str, tuple[Sequence[str], str]] = {}
         self._others: dict[str, int] = {}
 
     # -- engines
@@ -80,14 +82,14 @@ class Registry:
         """A new engine, not ready before its first snapshot."""
         self.engines[engine.id] = engine
         self.snapshots[engine.id] = NOT_READY
-        self._found.clear()
+        self._forget_found()
 
     def remove(self, engine_id: str) -> Engine | None:
         """The engine is gone, and with it its models; what still runs there is counted to its end."""
         engine = self.engines.pop(engine_id, None)
         self.snapshots.pop(engine_id, None)
         self._others.pop(engine_id, None)
-        self._found.clear()
+        self._forget_found()
         self.replicas.forget(engine_id)
         self.changed()
         return engine
@@ -106,7 +108,7 @@ class Registry:
             if not self.local(engine_id):
                 ours = self.replicas.in_flight(engine_id)
                 self._others[engine_id] = max(0, snapshot.in_flight + snapshot.waiting - ours)
-            self._found.clear()
+            self._forget_found()
             self.changed()
 
     def has_engine(self, engine_id: str) -> bool:
@@ -137,11 +139,17 @@ class Registry:
 
     def find(self, name: str, kind: Kind = Kind.CHAT) -> list[Holder]:
         """All holders of the model called ``name``, by digest where one is known. Raises ModelNotFoundError."""
+        if (unknown := self._unknown.get(name)) is not None:
+            raise ModelNotFoundError(name, *unknown)
         key = _normal(name)
         found = self._found.get(key)
         if found is None:
             found = self._found[key] = self._resolve(name)
         return [self._holder(engine, model) for engine, model in found]
+
+    def _forget_found(self) -> None:
+        self._found.clear()
+        self._unknown.clear()
 
     def _resolve(self, name: str) -> list[tuple[str, EngineModel]]:
         asked = _normal(name)
@@ -160,7 +168,10 @@ class Registry:
             names = sorted({model.name for _, model in offered})
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
             why = next((file.problem for _, file in self._refused() if _normal(file.name) == asked), "")
-            raise ModelNotFoundError(name, near or names[:3], why)
+            if len(self._unknown) >= UNKNOWN_MAX:
+                self._unknown.clear()
+            self._unknown[name] = (near or names[:3], why)
+            raise ModelNotFoundError(name, *self._unknown[name])
         digest = named[0][1].digest
         if digest is None:
             return [pair for pair in named if pair[1].digest is None]

@@ -11,7 +11,7 @@ from router.engines.base import EngineModel, EngineSnapshot, Kind
 from router.errors import ModelNotFoundError
 from router.health import Failure
 from router.placement import Word
-from router.registry import Registry
+from router.registry import UNKNOWN_MAX, Registry
 from router.states import NodeMode
 from tests.fakes import MemoryEngine
 from tests.fakes_peer import MemoryPeer
@@ -85,6 +85,30 @@ def test_spellings_of_a_name_do_not_fill_the_memory() -> None:
         for kind in Kind:
             made.find(spelling, kind)
     assert len(made._found) == 1
+
+
+def test_a_name_that_nobody_holds_is_looked_up_once_until_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, looked = registry(engine("e", llama="d1")), list[str]()
+    resolve = made._resolve
+
+    def counted(name: str) -> list[tuple[str, EngineModel]]:
+        looked.append(name)
+        return resolve(name)
+
+    monkeypatch.setattr(made, "_resolve", counted)
+    for _ in range(3):
+        with pytest.raises(ModelNotFoundError) as raised:
+            made.find("lama")
+        assert raised.value.near == ("llama",)
+    assert looked == ["lama"]
+    for number in range(3 * UNKNOWN_MAX):
+        with pytest.raises(ModelNotFoundError):
+            made.find(f"none-{number}")
+    assert len(made._unknown) <= UNKNOWN_MAX
+    new = engine("f", lama="d2")
+    made.add(new)
+    made.update("f", new.look())
+    assert [holder.model for holder in made.find("lama")] == ["lama"]
 
 
 # -- looks at engines

@@ -14,7 +14,7 @@ from router.library import STARTER_NAME
 from tests.cluster.kit import pair
 from tests.cluster.net import Computer, network
 from tests.cluster.test_cluster_engine import LOAD_S, begin
-from tests.ui.conftest import DESK, FLAGS, NAMES, Watch, chromium
+from tests.ui.conftest import DESK, FLAGS, Watch, chromium
 
 __all__ = ["chromium"]
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -108,12 +108,14 @@ async def test_the_page_shows_who_answered_while_one_computer_after_the_other_di
             body = {"path": str(starter_model)}
             async with laptop.http.post("/local/v1/models/add", json=body, headers=laptop.control) as reply:
                 assert reply.status == 200, await reply.text()
-            await laptop.offers("", "laptop", LOAD_S)
+            await laptop.until(lambda told: any(m["local"] and m["digest"] for m in told.get("models", ())), LOAD_S)
             await ask(page, "And who are you?")
             receipt = await receipt_of(page, 1)
             await page.screenshot(path=OUT / "cluster-receipt-here.png")
             await expect(receipt.get_by_text("laptop · Built-in answered with")).to_be_visible()
             await page.keyboard.press("Escape")
+            await expect(page.get_by_role("button", name=f"Model: {STARTER_NAME}", exact=True)).to_be_visible()
             await page.get_by_role("link", name="Peers").click()
+            await expect(page.get_by_text("3 computers, 1 model, 2 not reachable.")).to_be_visible()
             await expect(page.get_by_text("Not answering")).to_have_count(2)
             await page.screenshot(path=OUT / "cluster-peers-dead.png")

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { choices } from "../src/lib/models";
+import { choices, goesByWeights } from "../src/lib/models";
 import { address, ago, milliseconds } from "../src/lib/format";
 import { diagnosis, grouped, line, named, sentence, taken } from "../src/lib/peers";
 import type { ModelInfo, PeerInfo } from "../src/wire.gen";
@@ -44,6 +44,15 @@ function modelNamed(name: string, more: Partial<ModelInfo> = {}): ModelInfo {
 }
 
 describe("the one sentence of the Peers page", () => {
+  test("the same weights under two names are one model, and one that can be talked to by either", () => {
+    const there = { ...modelNamed("smollm2:135m"), digest: "d".repeat(64), local: false, problem: "Away." };
+    const here = { ...modelNamed("smollm2-q4"), digest: "d".repeat(64) };
+    expect(sentence([peer("studio")], [there, here])).toBe("2 computers, 1 model, all reachable.");
+    expect(goesByWeights([there, here], there.name)).toBe(true);
+    expect(goesByWeights([there], there.name)).toBe(false);
+    expect(goesByWeights([{ ...there, digest: null }, { ...here, digest: null }], there.name)).toBe(false);
+  });
+
   test("counts this computer, too, and each name once", () => {
     const models = [modelNamed("a"), modelNamed("a", { local: false }), modelNamed("b", { local: false })];
     expect(sentence([peer("studio"), peer("laptop")], models)).toBe("3 computers, 2 models, all reachable.");

@@ -25,6 +25,12 @@ export function canChat(model: ModelInfo): boolean {
   return !embedsOnly && model.problem === "";
 }
 
+/** Whether the weights that go by this name can be talked to, though no holder that calls them so is there now. */
+export function goesByWeights(models: readonly ModelInfo[], name: string): boolean {
+  const digests = new Set(models.filter((model) => model.name === name).map((model) => model.digest));
+  return models.some((model) => model.digest !== null && digests.has(model.digest) && canChat(model));
+}
+
 export function canSee(models: readonly ModelInfo[], name: string): boolean {
   return models.some((model) => model.name === name && model.capabilities.includes("vision"));
 }

@@ -32,14 +32,25 @@ export function grouped(peers: readonly PeerInfo[]): Groups {
 export function sentence(paired: readonly PeerInfo[], models: readonly ModelInfo[]): string {
   if (paired.length === 0) return t.peers.alone;
   const usable = models.filter((model) => model.capabilities.length > 0);
-  const names = new Set(usable.map((model) => model.name)).size;
   const away = paired.filter((peer) => peer.state === "unhealthy" || peer.state === "offline");
   const resting = paired.filter((peer) => peer.state === "draining");
   const parts = [
     away.length === 0 ? t.peers.allReachable : one(away, t.peers.someAway),
     resting.length === 0 ? "" : one(resting, t.peers.someRest),
   ];
-  return t.peers.summary(paired.length + 1, names, parts.filter(Boolean).join(", "));
+  return t.peers.summary(paired.length + 1, different(usable), parts.filter(Boolean).join(", "));
+}
+
+/** How many models there are: the same weights are one, whatever they are called. */
+function different(models: readonly ModelInfo[]): number {
+  const names = new Set<string>();
+  const firstName = new Map<string, string>();
+  for (const { name, digest } of models) {
+    const known = digest === null ? name : (firstName.get(digest) ?? name);
+    if (digest !== null) firstName.set(digest, known);
+    names.add(known);
+  }
+  return names.size;
 }
 
 /** One by its name, several by their number. */

@@ -17,7 +17,7 @@ _REASONS = {
     "waits-other-model": "jobs for the loaded model go first",
     "waits-paused": "paused: 'quorum resume'",
     "waits-draining": "draining: 'quorum resume'",
-    "waits-holder": "no computer here has its model now",
+    "waits-holder": "no engine has its model now",
     "retry": "to be tried again",
 }
 """What ``JobInfo.why`` says of a job that waits, in words."""

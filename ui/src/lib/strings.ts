@@ -210,7 +210,7 @@ export const t = {
     "waits-other-load": "Another model is being loaded",
     "waits-other-model": "Jobs for the loaded model go first",
     "waits-turn": "Waits for its turn",
-    "waits-holder": "No computer here has its model now",
+    "waits-holder": "No engine has its model now",
     retry: "Waits to be tried again",
     nobody: "Nobody could run it.",
   } as Record<string, string>,
@@ -283,8 +283,11 @@ export const t = {
 
   models: {
     title: "Models",
-    summary: (count: number, loaded: number) =>
-      count === 0 ? "No models yet." : `${count} ${count === 1 ? "model" : "models"}, ${loaded} loaded.`,
+    summary: (here: number, loaded: number, elsewhere: number) => {
+      const models = (count: number) => `${count} ${count === 1 ? "model" : "models"}`;
+      if (elsewhere === 0) return here === 0 ? "No models yet." : `${models(here)}, ${loaded} loaded.`;
+      return here === 0 ? `${models(elsewhere)}, all on other computers.` : `${models(here)} here, ${loaded} loaded; ${elsewhere} on other computers.`;
+    },
     add: "Add a model",
     engineStates: { starting: "Starting", ready: "Ready", failed: "Failed" } as Record<string, string>,
     none: "No models here.",

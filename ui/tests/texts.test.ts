@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { age, bytes, duration, openaiAddress, ordinal, rate, rough, shortened } from "../src/lib/format";
 import { canSee, choices, firstChoice } from "../src/lib/models";
+import { t } from "../src/lib/strings";
 import { splitThinking } from "../src/lib/thinking";
 import { waitingText } from "../src/lib/waiting";
 import { chatPath, parseRoute } from "../src/state/router.svelte";
@@ -94,4 +95,11 @@ test("addresses lead to pages, and strange ones to a new chat", () => {
     expect(parseRoute(hash)).toEqual({ page: "chat", id: null });
   }
   expect(chatPath("x")).toBe("#/chat/x");
+});
+
+test("the Models page counts what is here apart from what other computers have", () => {
+  expect(t.models.summary(0, 0, 0)).toBe("No models yet.");
+  expect(t.models.summary(1, 1, 0)).toBe("1 model, 1 loaded.");
+  expect(t.models.summary(2, 1, 3)).toBe("2 models here, 1 loaded; 3 on other computers.");
+  expect(t.models.summary(0, 0, 1)).toBe("1 model, all on other computers.");
 });

@@ -290,6 +290,37 @@ async def test_a_full_queue_says_when_to_come_back_and_still_takes_another_perso
     assert (await anna.ended(await anna.submit()))["state"] == "done"
 
 
+async def test_an_engine_that_is_restarted_costs_no_job_in_its_line(
+    make_node: MakeNode, client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.rounds.HOLDER_LOOK_S", 0.01)
+    away = asyncio.Event()
+    async with ScriptedEngine("m") as old:
+        old.play(Wait(asyncio.Event()))
+        node = await make_node(old, concurrency=1)
+        call, (engine_id,) = client(node), node._registry.engines
+        jobs = [await call.submit() for _ in range(6)]
+        await old.request()
+        look = node._registry.changed
+
+        def changed() -> None:
+            look()
+            if not node._registry.answers(engine_id):
+                away.set()
+
+        monkeypatch.setattr(node._registry, "changed", changed)
+    await happens(away)
+    async with ScriptedEngine("m") as new:
+        assert new._server is not None
+        new.play(head(), SAID)
+        again = await asyncio.start_server(new._serve, "127.0.0.1", int(old.url.rpartition(":")[2]))
+        node._roster.poll_soon(engine_id)
+        ended = [await call.ended(job_id) for job_id in jobs]
+        again.close()
+    assert [(job["state"], job["attempt"]) for job in ended] == [("done", 1)] + [("done", 0)] * 5
+    assert len(new.asked) == len(jobs)
+
+
 async def test_the_late_answer_of_a_zombie_is_fenced_off(
     make_node: MakeNode, engine: ScriptedEngine, client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

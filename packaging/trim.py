@@ -5,11 +5,15 @@ An entry is PyInstaller's ``(destination, source, kind)``. Standard library only
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 Entry = tuple[str, str, str]
+
+PT_LOAD, PT_DYNAMIC = 1, 2
+DT_STRTAB, DT_RPATH, DT_RUNPATH = 5, 15, 29
 
 EXCLUDES = (
     "PyQt5", "PyQt6", "PySide2", "gi", "tkinter", "test", "unittest", "pydoc_data", "lib2to3", "distutils",
@@ -107,3 +111,44 @@ def without_dead_links(entries: Sequence[Entry], others: Iterable[Entry]) -> lis
 def without_host(entries: Iterable[Entry]) -> list[Entry]:
     """``entries`` without what the host gives."""
     return [entry for entry in entries if PurePosixPath(entry[0]).name not in HOST]
+
+
+def without_build_paths(entries: Iterable[Entry], folder: Path) -> list[Entry]:
+    """``entries``, those with places of the building computer in them replaced by copies in ``folder`` without them."""
+    found = []
+    for destination, source, kind in entries:
+        clean = None if kind == "SYMLINK" else without_search_paths(Path(source).read_bytes())
+        if clean is not None:
+            copy = folder / destination
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(clean)
+            copy.chmod(0o755)
+            source = str(copy)
+        found.append((destination, source, kind))
+    return found
+
+
+def without_search_paths(elf: bytes) -> bytes | None:
+    """An ELF file without RPATH and RUNPATH that name other places than its own; None for what has none of those."""
+    if elf[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian: all that is built for
+        return None
+    table, size, count = struct.unpack_from("<Q14xHH", elf, 32)
+    headers = [struct.unpack_from("<IIQQQQ", elf, table + size * number) for number in range(count)]
+    for start, length in ((header[2], header[5]) for header in headers if header[0] == PT_DYNAMIC):
+        dynamic = list(struct.iter_unpack("<QQ", elf[start : start + length - length % 16]))
+        texts = next((value for tag, value in dynamic if tag == DT_STRTAB), 0)
+        loaded = (h for h in headers if h[0] == PT_LOAD and h[3] <= texts < h[3] + h[5])
+        place = next((texts - header[3] + header[2] for header in loaded), 0)
+        kept = [
+            (tag, value)
+            for tag, value in dynamic
+            if tag not in (DT_RPATH, DT_RUNPATH) or _is_own(elf[place + value : elf.index(b"\0", place + value)])
+        ]
+        if len(kept) < len(dynamic):
+            made = b"".join(struct.pack("<QQ", *entry) for entry in kept).ljust(len(dynamic) * 16, b"\0")
+            return elf[:start] + made + elf[start + len(made) :]
+    return None
+
+
+def _is_own(path: bytes) -> bool:
+    return all(part.startswith((b"$ORIGIN", b"${ORIGIN}")) for part in path.split(b":") if part)

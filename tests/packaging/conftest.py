@@ -58,7 +58,7 @@ def root_only() -> None:
 @pytest.fixture(scope="session")
 def user(root_only: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     """A normal user whose name and home are not ASCII, gone after the session."""
-    made = User.make("quorum-zoë")
+    made = User.make(f"quorum-zoë-{os.getpid()}")  # so that two runs on one machine do not meet
     yield made
     made.remove()
 

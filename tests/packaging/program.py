@@ -19,8 +19,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
+
 BOUND_S = 60.0
 QUIET = {"QUORUM_FIND_MODELS": "0", "QUORUM_ENGINES": "http://127.0.0.1:9"}
+
+LOOK = """document.querySelector("main textarea:not(:disabled)") ? "usable" : document.body.innerText"""
 
 BUS = """<busconfig><type>session</type><listen>unix:path={path}</listen><auth>EXTERNAL</auth>
 <policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*" eavesdrop="true"/>
@@ -185,24 +189,26 @@ class Run:
             connection.close()
 
     async def window_is_usable(self) -> None:
-        """Wait until the page has drawn itself: it then has its own title, which Chromium's remote port tells."""
+        """Wait until the page has signed in and shows where to type: Chromium's remote port tells."""
         deadline = time.monotonic() + BOUND_S
-        titles: list[str] = []
-        while not any(title.startswith("Chat") for title in titles):
+        shown = ""
+        while shown != "usable":
             assert self.process.returncode is None, f"it ended: {self.printed}"
-            assert time.monotonic() < deadline, f"the window shows {titles}: {self.printed}"
-            titles = await asyncio.to_thread(self._titles)
+            assert time.monotonic() < deadline, f"the window shows '{shown}': {self.printed}"
+            shown = await self._shown()
 
-    def _titles(self) -> list[str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.debugging, timeout=5)
+    async def _shown(self) -> str:
+        """``usable``, or the words of the page."""
+        address = f"http://127.0.0.1:{self.debugging}"
         try:
-            connection.request("GET", "/json")
-            with connection.getresponse() as answer:
-                return [page["title"] for page in json.loads(answer.read())]
-        except OSError:
-            return []
-        finally:
-            connection.close()
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+                async with session.get(f"{address}/json") as answer:
+                    pages = await answer.json(content_type=None)
+                async with session.ws_connect(next(page["webSocketDebuggerUrl"] for page in pages)) as socket:
+                    await socket.send_json({"id": 1, "method": "Runtime.evaluate", "params": {"expression": LOOK}})
+                    return str((await socket.receive_json())["result"]["result"].get("value"))
+        except (aiohttp.ClientError, OSError, StopIteration, RuntimeError) as error:
+            return type(error).__name__
 
     async def node(self) -> None:
         """Wait until the node listens."""

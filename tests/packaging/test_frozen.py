@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import signal
 import socket
@@ -145,6 +146,16 @@ def test_no_part_of_qt_that_is_under_the_gpl_is_in_it(frozen: Frozen) -> None:
 
 def test_every_link_in_it_leads_somewhere(frozen: Frozen) -> None:
     assert [path for path in frozen.program.parent.rglob("*") if path.is_symlink() and not path.exists()] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libraries are told apart by readelf here")
+def test_no_library_in_it_looks_elsewhere_for_others(frozen: Frozen) -> None:
+    files = [path for path in frozen.program.parent.rglob("*") if path.is_file() and not path.is_symlink()]
+    done = subprocess.run(["readelf", "-d", *files], capture_output=True, text=True, check=False)
+    paths = set(re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.*)\]", done.stdout))
+
+    assert paths
+    assert not [path for path in paths if not all(part.startswith("$ORIGIN") for part in path.split(":"))]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libraries are told apart by readelf here")

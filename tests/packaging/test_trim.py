@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,3 +59,36 @@ def test_the_hosts_c_runtime_is_never_taken_along() -> None:
     entries = [("libstdc++.so.6", "/s", "BINARY"), ("libssl.so.3", "/t", "BINARY")]
 
     assert trim.without_host(entries) == entries[1:]
+
+
+def search_paths(path: Path) -> list[str]:
+    done = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True)
+    return re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.*)\]", done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="a library is made with gcc")
+def test_places_of_the_building_computer_are_taken_out(tmp_path: Path) -> None:
+    (tmp_path / "one.c").write_text("int one(void) { return 1; }")
+    libraries = {}
+    for name, path in (("own", "$ORIGIN:$ORIGIN/../lib"), ("foreign", "/root/somewhere/lib:$ORIGIN"), ("none", "")):
+        libraries[name] = tmp_path / f"lib{name}.so"
+        flags = [f"-Wl,-rpath,{path}"] if path else []
+        subprocess.run(["gcc", "-shared", "-o", libraries[name], tmp_path / "one.c", *flags], check=True)
+    entries = [(path.name, str(path), "BINARY") for path in libraries.values()]
+    entries.append(("libagain.so", "libown.so", "SYMLINK"))
+
+    found = trim.without_build_paths(entries, tmp_path / "clean")
+
+    assert [source for _, source, _ in found] == [
+        str(libraries["own"]), str(tmp_path / "clean" / "libforeign.so"), str(libraries["none"]), "libown.so",
+    ]  # fmt: skip
+    assert search_paths(libraries["foreign"])
+    assert search_paths(tmp_path / "clean" / "libforeign.so") == []
+    asked = f"import ctypes; print(ctypes.CDLL({str(tmp_path / 'clean' / 'libforeign.so')!r}).one())"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+def test_what_is_no_library_stays_as_it_is() -> None:
+    assert trim.without_search_paths(b"") is None
+    assert trim.without_search_paths(b"MZ\x90\x00") is None

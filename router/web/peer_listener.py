@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 PORTS: Final = 20
 PAUSE_S: Final = 0.2
+SAID_S: Final = 60.0  # between two lines of the log about refused connections, however many there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Doors:
         self._limits = limits
         self._strangers: Counter[str] = Counter()
         self._known: Counter[str] = Counter()
+        self._silent_until = 0.0
         self.of_peer: dict[str, set[PeerConnection]] = {}
 
     def enter(self, host: str) -> bool:
@@ -60,10 +62,16 @@ class Doors:
         known = bool(self._known[host])
         most = self._limits.known if known else self._limits.strangers
         if self._strangers[host] >= most or (not known and self._in_all() >= self._limits.strangers_in_all):
-            log.warning("refused a connection: %d of one address prove nobody", self._strangers[host])
+            self._say_refused(self._strangers[host])
             return False
         self._strangers[host] += 1
         return True
+
+    def _say_refused(self, strangers: int) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._silent_until:
+            self._silent_until = now + SAID_S
+            log.warning("refused a connection: %d of one address prove nobody", strangers)
 
     def _in_all(self) -> int:
         return self._strangers.total()

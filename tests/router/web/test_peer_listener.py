@@ -170,6 +170,19 @@ async def test_a_stranger_that_leaves_makes_room(here: Computer) -> None:
         assert not listener.doors._strangers
 
 
+async def test_a_flood_of_refused_connections_does_not_fill_the_log(
+    here: Computer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(here, strangers=1) as listener, connected(listener):
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+            await gone(reader)
+            writer.transport.abort()
+    assert [line for line in caplog.messages if "refused a connection" in line] == [
+        "refused a connection: 1 of one address prove nobody"
+    ]
+
+
 async def test_all_strangers_together_are_bounded(here: Computer) -> None:
     async with listening(here, strangers_in_all=1) as listener, connected(listener):
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port, local_addr=("127.0.0.2", 0))

@@ -10,7 +10,6 @@ import msgspec
 from aiohttp import web
 
 from router import __version__
-from router.errors import QueueFullError
 from router.registry import Registry
 from router.scheduler import Scheduler
 from router.settings import Settings
@@ -120,10 +119,12 @@ def _normal(name: str) -> str:
 
 
 class _Watcher:
-    def __init__(self, node_id: str) -> None:
+    def __init__(self, node_id: str, transport: asyncio.Transport | None) -> None:
         self.node_id = node_id
+        self.transport = transport
         self.wake = asyncio.Event()
         self.leaving = False
+        self.replaced = False
 
 
 class StateFeed:
@@ -133,7 +134,7 @@ class StateFeed:
         self._told = told
         self._trust = trust
         self.asleep = False
-        self._watchers: set[_Watcher] = set()
+        self._watchers: dict[_Watcher, None] = {}
         self._empty = asyncio.Event()
 
     def __len__(self) -> int:
@@ -158,13 +159,22 @@ class StateFeed:
         except TimeoutError:
             return
 
+    def _make_room(self, node_id: str) -> None:
+        """The oldest stream gives way: one of a peer that moved stands open for minutes, and nobody hears it."""
+        mine = [watcher for watcher in self._watchers if watcher.node_id == node_id]
+        for watcher in mine[: max(0, len(mine) - STREAMS_A_PEER + 1)]:
+            del self._watchers[watcher]
+            watcher.replaced = watcher.leaving = True
+            watcher.wake.set()
+            if watcher.transport is not None:
+                watcher.transport.abort()  # it may be waiting for one that does not read
+
     async def serve(self, request: web.Request, node_id: str) -> web.StreamResponse:
         """``GET /peer/v1/state``: a snapshot, each change as a whole new one, a beat when nothing changes."""
-        if sum(watcher.node_id == node_id for watcher in self._watchers) >= STREAMS_A_PEER:
-            raise QueueFullError(1.0, "You follow this computer often enough.")
+        self._make_room(node_id)
         response = web.StreamResponse(headers=SSE_HEADERS)
-        watcher = _Watcher(node_id)
-        self._watchers.add(watcher)
+        watcher = _Watcher(node_id, request.transport)
+        self._watchers[watcher] = None
         try:
             await response.prepare(request)
             last = b""
@@ -176,11 +186,13 @@ class StateFeed:
                     last = now
                 elif not await _woken(watcher.wake, BEAT_S):
                     await response.write(_BEAT)
+            if watcher.replaced:
+                return response
             await response.write(_GOODBYE % (b"asleep" if self.asleep else b"closed"))
             await response.write_eof()
             return response
         finally:
-            self._watchers.discard(watcher)
+            self._watchers.pop(watcher, None)
             if not self._watchers:
                 self._empty.set()
 

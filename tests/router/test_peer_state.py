@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
+import aiohttp
 import pytest
 
 import router.peer_state
@@ -155,12 +156,20 @@ async def test_streams_that_end_are_forgotten(site: Site) -> None:
     assert len(site.surface.feed) == 0
 
 
-async def test_one_peer_follows_only_so_often(site: Site) -> None:
+async def test_of_one_peer_that_follows_too_often_the_oldest_stream_gives_way(site: Site) -> None:
+    """One that changed its address leaves streams behind that nobody ends: they must not keep it out."""
     async with AsyncExitStack() as stack:
-        for _ in range(router.peer_state.STREAMS_A_PEER):
-            await (await stack.enter_async_context(site.state())).next()
-        status, told = await site.status("state", method="GET")
-        assert (status, told["error"]["code"]) == (429, "queue_full")
+        streams = [await stack.enter_async_context(site.state()) for _ in range(router.peer_state.STREAMS_A_PEER)]
+        for states in streams:
+            await states.next()
+        newest = await stack.enter_async_context(site.state())
+        assert (await newest.next()).kind == "snapshot"
+        with pytest.raises(aiohttp.ClientError):
+            await streams[0].until("goodbye")
+        assert len(site.surface.feed) == router.peer_state.STREAMS_A_PEER
+        site.node.pause()
+        for states in (*streams[1:], newest):
+            await when(states, mode="paused")
 
 
 async def test_speeds_that_were_measured_are_told(site: Site, engine: ScriptedEngine) -> None:

@@ -11,6 +11,10 @@ from router.wire import Ended, State
 class Reader(Protocol):
     """Somebody who follows an answer. Called on the loop, in order; must not block."""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it only stores what it hears: what nobody else heard may still be said anew."""
+
     def content(self, events: bytes, seq: int) -> None:
         """Whole Server-Sent Events, the first of which has number ``seq`` in this try; or a whole JSON body."""
 
@@ -35,6 +39,8 @@ class Gate(Protocol):
 class Answer:
     """What a job has said in its current try. Chunks are kept only for jobs asked to live on; ``size`` counts them.
 
+    ``heard``: some of it reached a reader that does more than keep it. Only then another try would splice two answers.
+
     ``content_type`` is the engine's own; a stream's chunks are whole events, anything else is one JSON body.
     """
 
@@ -44,6 +50,7 @@ class Answer:
     events: int = 0
     chunks: list[tuple[int, bytes]] = field(default_factory=list)
     size: int = 0
+    heard: bool = False
     readers: list[Reader] = field(default_factory=list)
     end: Ended | None = None
     blocked: set[Reader] = field(default_factory=set)
@@ -69,6 +76,7 @@ class Answer:
             after = None
         start = 0 if after is None else after[1] + 1
         if missed := self._since(start):
+            self.heard = self.heard or not reader.keeps
             reader.content(missed, start)
         if self.end is not None:
             reader.ended(self.end)
@@ -99,6 +107,7 @@ class Answer:
             self.chunks.append((seq, data))
             self.size += len(data)
         for reader in tuple(self.readers):
+            self.heard = self.heard or not reader.keeps
             reader.content(data, seq)
 
     def restart(self, try_no: int) -> None:
@@ -106,6 +115,7 @@ class Answer:
         again = self.try_no > 0
         self.try_no = try_no
         self.events = 0
+        self.heard = False
         self.chunks.clear()
         self.size = 0
         if again:

@@ -56,6 +56,8 @@ class Tools:
 class _Live:
     """A line that runs: a Reader that collects its answer. ``asked`` is a response's request, else None."""
 
+    keeps = True
+
     def __init__(self, run: BatchRun, line: Line, job: Job, asked: dict[str, Any] | None) -> None:
         self.line = line
         self.job = job

@@ -15,6 +15,8 @@ FLUSH_BYTES = 64 * 1024
 class ChunkLog:
     """A Reader that writes what it hears at most every 250 ms or 64 KB."""
 
+    keeps = True
+
     def __init__(self, rows: JobRows, job_id: str, answer: Answer) -> None:
         self._rows = rows
         self._job_id = job_id

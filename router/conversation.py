@@ -127,6 +127,8 @@ class Conversations:
 class _Recorder:
     """A Reader that collects what an answer says."""
 
+    keeps = True
+
     def __init__(self, conversations: Conversations, message: Message, job: Job, clock: Clock) -> None:
         self.message = message
         self._conversations = conversations

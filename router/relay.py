@@ -121,8 +121,11 @@ class Relay:
     # -- ends
 
     def _broken(self, error: ErrorInfo, *, retryable: bool) -> Outcome:
-        """A failure: after content was sent it is an interruption, before that somebody else may try."""
-        if self._committed:
+        """A failure: after content was sent it is an interruption, before that somebody else may try.
+
+        Content of a job that nobody follows was sent to nobody: it may be said anew.
+        """
+        if self._committed and (self._answer.heard or not retryable):
             return self._outcome(Result.INTERRUPTED, failure("interrupted", f"The answer broke off. {error.message}"))
         return self._outcome(Result.FAILED if retryable else Result.REJECTED, error)
 

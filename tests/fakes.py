@@ -212,6 +212,7 @@ def view(node: str = "here", engine: str = "e", **changes: Any) -> HolderView:
 class Listener:
     """A Reader that remembers; ``got`` is what a client would have on its page."""
 
+    keeps: bool = False
     got: bytes = b""
     seqs: list[int] = field(default_factory=list)
     states: list[State] = field(default_factory=list)

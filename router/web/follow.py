@@ -27,6 +27,8 @@ def event(name: str, value: Wire) -> bytes:
 class _QueueReader:
     """A Reader that hands everything to one stream. One that falls far behind is cut and may re-attach."""
 
+    keeps = False
+
     def __init__(self, answer: Answer) -> None:
         self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._answer = answer

@@ -190,6 +190,8 @@ def _refuse(error: ErrorInfo, job: Job) -> web.Response:
 class _Follower:
     """A Reader that hands everything to one stream. One that falls far behind is cut and may come again."""
 
+    keeps = False
+
     def __init__(self, answer: Answer) -> None:
         self.queue: asyncio.Queue[bytes | State | Ended | None] = asyncio.Queue()
         self._answer = answer

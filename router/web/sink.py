@@ -55,6 +55,8 @@ def job_headers(job: Job) -> dict[str, str]:
 class StreamSink:
     """A Reader that writes to one client. After ``open`` every chunk is one write on the transport."""
 
+    keeps = False
+
     def __init__(self, job: Job, dialect: Dialect) -> None:
         loop = asyncio.get_running_loop()
         self.began: asyncio.Future[None] = loop.create_future()
@@ -195,6 +197,8 @@ async def _within(future: asyncio.Future[None], limit_s: float) -> None:
 
 class WholeSink:
     """A Reader that waits for the whole answer; after a minute of loading it gives up with ``model_loading``."""
+
+    keeps = False
 
     def __init__(self, job: Job) -> None:
         self.parts: list[bytes] = []

@@ -27,6 +27,19 @@ class _Gate:
         self.moves.append("resume")
 
 
+def test_only_a_reader_that_does_more_than_keep_it_has_heard_an_answer() -> None:
+    answer = kept()
+    answer.attach(Listener(keeps=True))
+    answer.feed(chunk("a"), 1)
+    assert not answer.heard
+    answer.attach(Listener())
+    assert answer.heard
+    answer.restart(2)
+    assert not answer.heard
+    answer.feed(chunk("b"), 1)
+    assert answer.heard
+
+
 def events(number: int) -> list[bytes]:
     return [b"data: %d\n\n" % n for n in range(number)]
 

@@ -410,6 +410,39 @@ async def test_a_failed_job_tells_why_and_keeps_what_it_said(
     assert set(job["artifacts"]) == {"request.json", "answer.sse"}
 
 
+async def test_an_answer_that_broke_off_unheard_is_said_anew(
+    make_node: MakeNode, engine: ScriptedEngine, client: MakeClient
+) -> None:
+    engine.play(head(), chunk(role=True), chunk("half"), RESET)
+    engine.play(head(), SAID)
+    node = await make_node(engine)
+    ended = asyncio.Event()
+    node._bus.listen(JobMoved, lambda event: None if event.job.state.live else ended.set())
+    call = client(node)
+    job_id = await call.submit()
+    await happens(ended)
+    job = await call.get(job_id)
+    assert (job["state"], len(engine.asked)) == ("done", 2)
+    assert "half" not in job["artifacts"]["answer.sse"]["content"]
+
+
+async def test_an_answer_that_broke_off_while_somebody_followed_it_is_not(
+    make_node: MakeNode, engine: ScriptedEngine, client: MakeClient, http: aiohttp.ClientSession
+) -> None:
+    heard = asyncio.Event()
+    engine.play(head(), chunk(role=True), chunk("half"), Wait(heard), RESET)
+    node = await make_node(engine)
+    call = client(node)
+    got = b""
+    async with http.get(f"{node.address}/jobs/{await call.submit()}/events", headers=call._headers) as reply:
+        async for piece in reply.content.iter_any():
+            got += piece
+            if b"half" in got:
+                heard.set()
+    assert len(engine.asked) == 1
+    assert b'"interrupted"' in got
+
+
 async def test_a_deadline_counts_from_the_start_of_work_over_all_attempts(
     make_node: MakeNode, engine: ScriptedEngine, client: MakeClient
 ) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
-from router.chunks import has_content, stream_error
+from router.chunks import COUNT_MAX, has_content, stream_error
 from router.engines.base import Call, Reply
 from router.errors import CODES
 from router.health import Failure
@@ -22,9 +23,11 @@ EVENT_MAX_BYTES: Final = 8 * 2**20
 BODY_MAX_BYTES: Final = 64 * 2**20
 SENTENCE_MAX: Final = 300
 STATES_MAX: Final = 10_000
+SECONDS_MAX: Final = 864_000.0
 
 _NOT_JSON: Final = (msgspec.DecodeError, ValueError, RecursionError)
 _DONE: Final = b"[DONE]"
+_MEASURED: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "prefill_per_s", "tokens_per_s")
 _FIELDS: Final = (b"data", b"event", b"id", b"retry", b"")
 _FINAL: Final = frozenset({"bad_request", "payload_too_large", "unsupported_media_type", "poison", "deadline_exceeded"})
 _SHED: Final = frozenset({"queue_full", "paused", "models_busy", "model_loading", "no_holder_available"})
@@ -38,6 +41,14 @@ _CHUNK: Final = msgspec.json.Decoder(_Chunk)
 _STATE: Final = msgspec.json.Decoder(State)
 _ERROR: Final = msgspec.json.Decoder(ErrorInfo)
 _RECEIPT: Final = msgspec.json.Decoder(Receipt)
+
+
+def _bounded(told: Receipt) -> Receipt:
+    """What a peer measured, without what can't be true: a number has as many digits as its sender likes."""
+    measured = {name: getattr(told, name) for name in _MEASURED}
+    kept = {name: value if value is not None and 0 <= value < COUNT_MAX else None for name, value in measured.items()}
+    waits = {name: max(0.0, min(getattr(told, name), SECONDS_MAX)) for name in ("queued_s", "loading_s")}
+    return replace(told, **kept, **waits)
 
 
 class PeerStream:
@@ -127,7 +138,7 @@ class PeerStream:
             case b"body":
                 self._body(payload)
             case b"facts":
-                self._reply.facts = self._decoded(_RECEIPT, payload)
+                self._reply.facts = _bounded(self._decoded(_RECEIPT, payload))
             case b"error":
                 raise self._failed(self._decoded(_ERROR, payload))
             case _:

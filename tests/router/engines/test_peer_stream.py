@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.engines.base import Call, Kind, Reply
-from router.engines.peer_stream import STATES_MAX, PeerStream
+from router.engines.peer_stream import SECONDS_MAX, STATES_MAX, PeerStream
 from router.peer_client import PeerFault
 from router.states import JobState
 from router.wire import State
@@ -66,6 +67,19 @@ def test_news_of_one_job_are_bounded() -> None:
     stream.feed(news * STATES_MAX)
     with pytest.raises(PeerFault, match="without end"):
         stream.feed(news)
+
+
+@pytest.mark.parametrize("number", [10**400, 2**63, -1])
+def test_numbers_that_can_not_be_true_are_none(number: int) -> None:
+    stream, _ = reading()
+    wrong = {"prompt_tokens": number, "cached_tokens": number, "completion_tokens": number, "tokens_per_s": 1e308}
+    facts = msgspec.to_builtins(RECEIPT) | wrong | {"queued_s": 1e308, "loading_s": -1.0}
+    stream.feed(b"".join([*GOOD, b"event: facts\ndata: %b\n\n" % json.dumps(facts).encode(), DONE]))
+    told = stream._reply.facts
+    assert told is not None
+    assert (told.prompt_tokens, told.cached_tokens, told.completion_tokens, told.tokens_per_s) == (None,) * 4
+    assert (told.queued_s, told.loading_s) == (SECONDS_MAX, 0.0)
+    assert (stream.ended, told.node) == (True, RECEIPT.node)
 
 
 def test_what_comes_after_the_end_is_not_read() -> None:

@@ -6,7 +6,7 @@ Events: ``: accepted`` first; ``: beat``; ``event: state|body|facts|error``; pla
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -24,6 +24,9 @@ BODY_MAX_BYTES: Final = 64 * 2**20
 SENTENCE_MAX: Final = 300
 STATES_MAX: Final = 10_000
 SECONDS_MAX: Final = 864_000.0
+WHY_MAX: Final = 40
+
+_Number = TypeVar("_Number", int, float)
 
 _NOT_JSON: Final = (msgspec.DecodeError, ValueError, RecursionError)
 _DONE: Final = b"[DONE]"
@@ -43,10 +46,24 @@ _ERROR: Final = msgspec.json.Decoder(ErrorInfo)
 _RECEIPT: Final = msgspec.json.Decoder(Receipt)
 
 
+def _sane(told: State) -> State:
+    """How the job stands there, in words and numbers that can be shown."""
+    return replace(
+        told,
+        place=_true(told.place),
+        eta_s=_true(told.eta_s),
+        loading_pct=None if told.loading_pct is None else max(0, min(told.loading_pct, 100)),
+        why=one_line(told.why, WHY_MAX),
+    )
+
+
+def _true(number: _Number | None) -> _Number | None:
+    return number if number is not None and 0 <= number < COUNT_MAX else None
+
+
 def _bounded(told: Receipt) -> Receipt:
     """What a peer measured, without what can't be true: a number has as many digits as its sender likes."""
-    measured = {name: getattr(told, name) for name in _MEASURED}
-    kept = {name: value if value is not None and 0 <= value < COUNT_MAX else None for name, value in measured.items()}
+    kept = {name: _true(getattr(told, name)) for name in _MEASURED}
     waits = {name: max(0.0, min(getattr(told, name), SECONDS_MAX)) for name in ("queued_s", "loading_s")}
     return replace(told, **kept, **waits)
 
@@ -162,7 +179,7 @@ class PeerStream:
         if self._states > STATES_MAX:
             raise self._odd("tells of the same job without end")
         if self._call.told is not None:
-            self._call.told(state)
+            self._call.told(_sane(state))
 
     def _body(self, payload: bytes) -> None:
         if self._call.stream or self._begun:

@@ -759,6 +759,7 @@ async def test_one_that_only_beats_after_its_first_words_is_an_interruption_and_
     house = House(session, studio, MemoryEngine(loads=False))
     house.runner._limits = Limits(30.0, 0.3, 30.0)
     job = house.submit()
+    listening(job)
     await happens(house.ended)
     assert job.error is not None
     assert (job.state, job.error.code) == (JobState.FAILED, "interrupted")

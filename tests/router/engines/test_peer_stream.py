@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.engines.base import Call, Kind, Reply
-from router.engines.peer_stream import SECONDS_MAX, STATES_MAX, PeerStream
+from router.engines.peer_stream import SECONDS_MAX, STATES_MAX, WHY_MAX, PeerStream
 from router.peer_client import PeerFault
 from router.states import JobState
 from router.wire import State
@@ -80,6 +80,17 @@ def test_numbers_that_can_not_be_true_are_none(number: int) -> None:
     assert (told.prompt_tokens, told.cached_tokens, told.completion_tokens, told.tokens_per_s) == (None,) * 4
     assert (told.queued_s, told.loading_s) == (SECONDS_MAX, 0.0)
     assert (stream.ended, told.node) == (True, RECEIPT.node)
+
+
+def test_news_are_told_in_words_and_numbers_that_can_be_shown() -> None:
+    heard: list[State] = []
+    call = Call(Kind.CHAT, "m", b"{}", True, told=heard.append)
+    stream = PeerStream("studio", call, Reply(200, "text/event-stream", pieces()), lambda: None)
+    odd = {"state": "loading", "place": 10**400, "eta_s": -1.0, "loading_pct": 999, "why": "x\n\ndata: {}" * 99}
+    stream.feed(b": accepted\n\nevent: state\ndata: %b\n\n" % json.dumps(odd).encode())
+    (state,) = heard
+    assert (state.place, state.eta_s, state.loading_pct, len(state.why)) == (None, None, 100, WHY_MAX)
+    assert "\n" not in state.why
 
 
 def test_what_comes_after_the_end_is_not_read() -> None:

@@ -30,6 +30,7 @@ qt_log = logging.getLogger("qt")
 ZOOM_STEP: Final = 1.1
 PULSE_MS: Final = 200
 QUESTION_PX: Final = 420
+FRAME_PX, SIDES_PX = 40, 8  # what is drawn around the window, which nobody can grab outside the screen
 THEME_SCRIPT: Final = "theme"
 DARK_BUTTON, DARK_TEXT, DARK_FAINT = "#242826", "#e9ece9", "#8b918d"
 CALM_S: Final = 60.0
@@ -89,12 +90,14 @@ class QtPlatform:
         """Keep the size within the screen and drop a place from which the window could not be dragged."""
         screens = [screen.availableGeometry() for screen in self._app.screens()]
         if memory.x is not None and memory.y is not None:
-            title_bar = QtCore.QRect(memory.x, memory.y, memory.width, 32)
+            title_bar = QtCore.QRect(memory.x, memory.y, memory.width, FRAME_PX)
             if not any(screen.intersected(title_bar).width() >= 64 for screen in screens):
                 memory.x = memory.y = None
+        if memory.x is None and screens:  # it will be in the middle of the main one
+            screens = [self._app.primaryScreen().availableGeometry()]
         if screens:
-            memory.width = min(memory.width, max(screen.width() for screen in screens))
-            memory.height = min(memory.height, max(screen.height() for screen in screens))
+            memory.width = min(memory.width, max(screen.width() for screen in screens) - SIDES_PX)
+            memory.height = min(memory.height, max(screen.height() for screen in screens) - FRAME_PX)
 
     def adapt(self, window: Window) -> None:
         """Keep foreign pages out of the window, and dress it when pywebview has made it."""

@@ -101,6 +101,10 @@ class Hands:
         view = self._view
         return self._gui(lambda: [view.x(), view.y(), view.width(), view.height()])
 
+    def frame(self) -> list[int]:
+        """As ``geometry``, with what the window manager draws around it."""
+        return self._gui(lambda: list(self._view.frameGeometry().getRect()))
+
     def zoom(self) -> float:
         return self._gui(self._view.webview.zoomFactor)
 

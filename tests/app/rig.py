@@ -19,9 +19,9 @@ BOUND_S = 60.0  # a bound, not a wait: what is slow on a busy computer is not wr
 class Screen:
     """An X server on a free display with a window manager; ``glx`` off is a machine whose OpenGL is broken."""
 
-    def __init__(self, glx: bool = True) -> None:
+    def __init__(self, glx: bool = True, size: str = "1280x800") -> None:
         reader, writer = os.pipe()
-        command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1280x800x24", "-nolisten", "tcp"]
+        command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", f"{size}x24", "-nolisten", "tcp"]
         self._server = subprocess.Popen(
             [*command, *([] if glx else ["-extension", "GLX"])],
             pass_fds=[writer],

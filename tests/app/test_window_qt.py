@@ -81,6 +81,19 @@ async def test_the_window_remembers_its_place_and_its_zoom(
     assert await again.do("zoom") == pytest.approx(1.1)
 
 
+async def test_on_a_small_screen_the_whole_window_is_seen(start_desk: StartDesk, bus: SessionBus) -> None:
+    small = Screen(size="800x600")
+    try:
+        desk = await start_desk(screen=small, bus=bus)
+        await desk.event(SHOWN)
+        _, top, width, height = await desk.do("frame")
+        assert top >= 0
+        assert width <= 800
+        assert top + height <= 600
+    finally:
+        small.close()
+
+
 async def test_a_page_whose_process_dies_is_loaded_again(desk: Desk) -> None:
     os.kill(await desk.do("renderer"), signal.SIGKILL)
 

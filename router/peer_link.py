@@ -38,6 +38,7 @@ REFUSED_S: Final = 30.0
 PLACES_MAX: Final = 16
 SIGHTED_MAX: Final = 8  # of them: what anybody may announce leaves room for what is known
 GAP_S: Final = 0.01  # between two looks at what it tells
+REST: Final = 4  # times as long as the look took, where that is longer
 MEASURE_S: Final = 30.0
 LATENCIES_MAX: Final = 20
 _UNUSED: Final = "You send it no work."
@@ -255,13 +256,15 @@ class PeerLink:
 
     async def _listen(self, response: aiohttp.ClientResponse, place: Place) -> None:
         stream = self._stream = StateStream(response.content)
-        opened = self._clock.mono()
-        first = True
+        opened, loop = self._clock.mono(), asyncio.get_running_loop()
+        first, rest_s = True, GAP_S
         while True:
             told = await self._heard(stream, self._patience_left(opened, first))
             newest = next((data for name, data in reversed(told) if name in (b"snapshot", b"change")), None)
             if newest is not None:
+                began = loop.time()
                 self._told(newest, place)
+                rest_s = max(GAP_S, REST * (loop.time() - began))
                 first = False
             elif not first and any(name == b"" for name, _ in told):
                 self._liveness.beat()
@@ -273,7 +276,7 @@ class PeerLink:
                     self._fell_asleep(self.engine.id)
                 return
             if newest is not None:
-                await asyncio.sleep(GAP_S)  # a peer that tells without end gets no more than its share
+                await asyncio.sleep(rest_s)  # a peer that tells without end gets no more than its share
 
     def _patience_left(self, opened: float, first: bool) -> float:
         """Seconds in which the next word must come; the first one soon."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ import aiohttp
 import pytest
 
 from router.aio import SystemClock, Tasks
+from router.engines.base import EngineSnapshot
 from router.errors import ModelNotFoundError
 from router.health import Failure
 from router.liveness import Patience
 from router.peer_client import Place
-from router.peer_link import GAP_S, LATENCIES_MAX, PLACES_MAX, ROUND_S, STATE, PeerLink
+from router.peer_link import GAP_S, LATENCIES_MAX, PLACES_MAX, REST, ROUND_S, STATE, PeerLink
 from router.peer_tls import client_session
 from router.placement import Word
 from router.registry import Registry
@@ -402,6 +405,25 @@ async def test_a_peer_that_tells_without_end_is_looked_at_a_hundred_times_a_seco
     took = asyncio.get_running_loop().time() - began
     assert len(looks) <= took / GAP_S + 2
     assert looks[-1] == 7777
+
+
+async def test_a_peer_whose_news_take_long_to_read_gets_a_fifth_of_the_time(
+    side: Side, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = await side.link(studio.peer)
+    await side.until(lambda: link.state is HEALTHY)
+    looks: list[float] = []
+
+    def slow(look: EngineSnapshot) -> None:
+        looks.append(time.monotonic())
+        while time.monotonic() < looks[-1] + 0.02:
+            pass
+
+    monkeypatch.setattr(link.engine, "show", slow)
+    for number in range(1, 4):
+        studio.say.put_nowait(told("change", studio.snapshot("m", in_flight=number)))
+        await side.until(lambda: len(looks) == number)  # noqa: B023 - awaited before the next
+    assert all(later - sooner >= 0.02 * (1 + REST) * 0.9 for sooner, later in pairwise(looks))
 
 
 async def test_an_older_peer_is_followed_in_its_version_of_the_protocol(

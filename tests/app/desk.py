@@ -175,10 +175,6 @@ class Hands:
         """What Qt does when the session manager says so; the process may be killed when it has returned."""
         self._gui(self._desktop._platform.on_session_end)
 
-    def give_up(self) -> None:
-        """As after a page whose process died twice within a minute, and a user who did not want it loaded again."""
-        self._desktop._platform._lost = True
-
     def renderer(self) -> int:
         return self._gui(self._view.webview.page().renderProcessPid)
 

@@ -280,7 +280,8 @@ class Machine:
         return file.read_text().splitlines() if file.exists() else []
 
     def close(self) -> None:
-        subprocess.run([shutil.which("wineserver") or "wineserver", "-k"], env=self.env, check=False)
+        server = next(path for path in (WINE.with_name("wineserver64"), WINE.with_name("wineserver")) if path.is_file())
+        subprocess.run([server, "-k"], env=self.env, check=False)
 
 
 @pytest.fixture(scope="module")

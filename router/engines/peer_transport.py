@@ -146,6 +146,7 @@ class PeerReply(Reply):
         self._events = 0
         self._came = 0
         self._watch: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()  # asking for it at each chunk costs a system call
 
     @property
     def _checked(self) -> PeerStream:
@@ -179,7 +180,7 @@ class PeerReply(Reply):
         self._came += len(data)
         if self._checked.events != self._events or self._came >= SIGN_BYTES:
             self._events, self._came = self._checked.events, 0
-            self._heard = asyncio.get_running_loop().time()
+            self._heard = self._loop.time()
 
     async def each(self, took: Callable[[bytes], bool]) -> None:
         stream = self._checked
@@ -187,7 +188,7 @@ class PeerReply(Reply):
             return
         if stream.fault is not None:
             raise stream.fault
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         self._heard = loop.time()
 
         def came(data: bytes) -> bool:
@@ -215,7 +216,7 @@ class PeerReply(Reply):
 
     def _look(self) -> None:
         """Nothing for too long ends it, unless it is this side that does not read."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         if self._paused:
             self._heard = loop.time()
         left_s = self._heard + self._limit_s - loop.time()
@@ -227,7 +228,7 @@ class PeerReply(Reply):
 
     async def _pull(self) -> AsyncIterator[bytes]:
         stream = self._checked
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         self._heard = loop.time()
         while True:
             if out := stream.take():

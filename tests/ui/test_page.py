@@ -176,10 +176,13 @@ async def test_an_answer_goes_on_while_the_page_is_away(
 async def test_a_cut_answer_keeps_its_text_and_offers_another_try(
     make_node: MakeNode, open_page: OpenPage, engine: ScriptedEngine
 ) -> None:
-    engine.play(head(), chunk("Half of "), chunk("it"), "reset")
+    read = asyncio.Event()
+    engine.play(head(), chunk("Half of "), chunk("it"), Wait(read), "reset")
     engine.play(head(), stream("All of it"))
     page = await open_page(await make_node(engine))
     await ask(page, "Tell me")
+    await expect(page.get_by_text("Half of it")).to_be_visible()
+    read.set()
 
     card = page.get_by_role("alert")
     await expect(card.get_by_text("interrupted")).to_be_visible()

@@ -75,7 +75,8 @@ async def test_a_chat_is_answered_and_streamed(engine: LlamaEngine) -> None:
     whole = json.loads(await answer(engine, chat(stream=False)))
     assert whole["model"] == MODEL  # the name, never the path of its file
     assert whole["choices"][0]["message"]["content"]
-    events = (await answer(engine, chat(tokens=5))).decode().strip().split("\n\n")
+    asked = chat("Count from one to ten.", tokens=20, temperature=0)
+    events = (await answer(engine, asked)).decode().strip().split("\n\n")
     assert events[-1] == "data: [DONE]"
     texts = [json.loads(event[6:])["choices"][0]["delta"].get("content") for event in events[:-1]]
     assert sum(bool(text) for text in texts) >= 3

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 from yarl import URL
@@ -62,8 +62,7 @@ class Connection(asyncio.BufferedProtocol):
     # -- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP gives no other
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # TCP gives no other; libuv's is no subclass of it
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _BUFFER

@@ -102,8 +102,8 @@ class PeerEngine:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 try:
-                    async with asyncio.timeout(ACCEPT_S):
-                        reply = await self._accepted(stack, call)
+                    async with asyncio.timeout(ACCEPT_S) as limit:
+                        reply = await self._accepted(stack, call, limit)
                 except TimeoutError:
                     raise PeerFault(f"{self.label} did not take the request in time.", Failure.SILENT) from None
                 yield reply
@@ -114,9 +114,9 @@ class PeerEngine:
                 self._health.failed(self.id, call.model, fault.failure, fault.message)
             raise
 
-    async def _accepted(self, stack: contextlib.AsyncExitStack, call: Call) -> PeerReply:
+    async def _accepted(self, stack: contextlib.AsyncExitStack, call: Call, limit: asyncio.Timeout) -> PeerReply:
         """The answer, once the peer has taken the request; ``stack`` gets what must be closed. Raises PeerFault."""
-        posting = self._transport.post(self.client.place, RUN, _request(call), CONNECT_S)
+        posting = self._transport.post(self.client.place, RUN, _request(call), CONNECT_S, limit)
         source = await stack.enter_async_context(posting)
         if source.status != 200:
             raise await self._refused(source, call)

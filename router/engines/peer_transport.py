@@ -25,6 +25,7 @@ from router.peer_tls import client_context, thin
 
 KEEP_ALIVE_S: Final = 60.0
 IDLE_MAX: Final = 256
+HANDSHAKES: Final = 16  # at once: of 256 at once each takes as long as all, and more than it is given
 REST_S: Final = 0.05
 SIGN_BYTES: Final = 4096  # of an event that is not whole yet: less is no sign of life
 
@@ -38,6 +39,8 @@ class PeerTransport:
         self._headers = headers
         self._context: ssl.SSLContext | None = None
         self._idle: list[Connection] = []
+        self._doors = asyncio.Semaphore(HANDSHAKES)
+        self._refusal: tuple[float, PeerFault] | None = None
 
     def close(self) -> None:
         """Close what is kept; what runs goes on."""
@@ -46,12 +49,17 @@ class PeerTransport:
         self._idle.clear()
 
     @asynccontextmanager
-    async def post(self, place: Place, path: str, body: bytes, connect_s: float) -> AsyncIterator[Http1Reply]:
-        """The head of the answer; the caller bounds the time. Leaving early closes the connection. Raises PeerFault."""
+    async def post(
+        self, place: Place, path: str, body: bytes, connect_s: float, limit: asyncio.Timeout | None = None
+    ) -> AsyncIterator[Http1Reply]:
+        """The head of the answer. Leaving early closes the connection. Raises PeerFault.
+
+        The caller bounds the time; ``limit`` stands still while others of this node shake hands with the peer.
+        """
         host = f"[{place[0]}]" if ":" in place[0] else place[0]
         lines = "".join(f"{field}: {value}\r\n" for field, value in self._headers.items())
         head = f"POST {path} HTTP/1.1\r\nHost: {host}:{place[1]}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
-        connection, status = await self._send(place, head.encode("latin-1", "replace") + body, connect_s)
+        connection, status = await self._send(place, head.encode("latin-1", "replace") + body, connect_s, limit)
         try:
             if 300 <= status < 400:
                 raise PeerFault(f"{self._name} answered with a redirect, which is never followed.", Failure.BROKEN)
@@ -61,12 +69,13 @@ class PeerTransport:
         finally:
             self._give_back(connection)
 
-    async def _send(self, place: Place, request: bytes, connect_s: float) -> tuple[Connection, int]:
+    async def _send(
+        self, place: Place, request: bytes, connect_s: float, limit: asyncio.Timeout | None
+    ) -> tuple[Connection, int]:
         while True:
-            connection = self._kept(place)
-            fresh = connection is None
+            connection, fresh = self._kept(place), False
             if connection is None:
-                connection = await self._connect(place, connect_s)
+                connection, fresh = await self._wait(place, connect_s, limit)
             try:
                 return connection, await connection.send(request)
             except StaleError:
@@ -80,6 +89,31 @@ class PeerTransport:
             except BaseException:
                 connection.broke("left")
                 raise
+
+    async def _wait(self, place: Place, connect_s: float, limit: asyncio.Timeout | None) -> tuple[Connection, bool]:
+        """Its turn at the door: a connection, and whether it is new. Whoever waited shares the fault of one before."""
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        if limit is not None and self._doors.locked():
+            until = limit.when()
+            limit.reschedule(None)
+            await self._doors.acquire()
+            limit.reschedule(None if until is None else until + loop.time() - asked)
+        else:
+            await self._doors.acquire()
+        try:
+            if self._refusal is not None and self._refusal[0] > asked:
+                fault = self._refusal[1]
+                raise PeerFault(fault.message, fault.failure, fault.hint)
+            if (kept := self._kept(place)) is not None:
+                return kept, False
+            try:
+                return await self._connect(place, connect_s), True
+            except PeerFault as fault:
+                self._refusal = loop.time(), fault
+                raise
+        finally:
+            self._doors.release()
 
     async def _connect(self, place: Place, connect_s: float) -> Connection:
         if self._context is None:

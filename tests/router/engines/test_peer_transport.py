@@ -10,7 +10,7 @@ import pytest
 
 from router.engines.base import Call, Kind
 from router.engines.peer_stream import PeerStream
-from router.engines.peer_transport import PeerReply, PeerTransport
+from router.engines.peer_transport import HANDSHAKES, PeerReply, PeerTransport
 from router.health import Failure
 from router.peer_client import PeerFault
 from router.trust import fingerprint_of
@@ -19,6 +19,7 @@ from tests.fakes_peer import ScriptedPeer, Talk
 
 RUN = "/peer/v1/run"
 BODY = b'{"stream": true}'
+SHORT_S = 0.5
 
 
 @pytest.fixture
@@ -48,6 +49,38 @@ async def test_a_finished_connection_is_used_again_until_closed(transport: PeerT
     transport.close()
     await whole(transport, studio)
     assert studio.connections == 2
+
+
+async def test_many_at_once_shake_hands_a_few_at_a_time_and_all_are_answered(
+    transport: PeerTransport, studio: ScriptedPeer
+) -> None:
+    answers = await asyncio.gather(*(whole(transport, studio) for _ in range(5 * HANDSHAKES)))
+    assert all(DONE in answer for answer in answers)
+    assert len(studio.asked) == 5 * HANDSHAKES
+
+
+async def test_whoever_waits_behind_a_peer_that_hangs_waits_for_one_timeout_and_is_not_timed_meanwhile(
+    transport: PeerTransport,
+) -> None:
+    knocked = 0
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal knocked
+        knocked += 1
+        await reader.read()
+        writer.close()
+
+    async def ask() -> PeerFault:
+        with pytest.raises(PeerFault) as raised:
+            async with asyncio.timeout(1.2 * SHORT_S) as limit, transport.post(place, RUN, BODY, SHORT_S, limit):
+                pass
+        return raised.value
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        place = ("127.0.0.1", server.sockets[0].getsockname()[1])
+        faults = await asyncio.gather(*(ask() for _ in range(5 * HANDSHAKES)))
+    assert {fault.failure for fault in faults} == {Failure.SILENT}
+    assert knocked == HANDSHAKES
 
 
 async def test_a_kept_connection_is_not_used_for_another_place(

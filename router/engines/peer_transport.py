@@ -40,7 +40,7 @@ class PeerTransport:
         self._context: ssl.SSLContext | None = None
         self._idle: list[Connection] = []
         self._doors = asyncio.Semaphore(HANDSHAKES)
-        self._refusal: tuple[float, PeerFault] | None = None
+        self._silent: tuple[float, Place] | None = None  # when and where nobody answered last
 
     def close(self) -> None:
         """Close what is kept; what runs goes on."""
@@ -91,7 +91,7 @@ class PeerTransport:
                 raise
 
     async def _wait(self, place: Place, connect_s: float, limit: asyncio.Timeout | None) -> tuple[Connection, bool]:
-        """Its turn at the door: a connection, and whether it is new. Whoever waited shares the fault of one before."""
+        """Its turn at the door: a connection, and whether it is new. Whoever waited behind a silence shares it."""
         loop = asyncio.get_running_loop()
         asked = loop.time()
         if limit is not None and self._doors.locked():
@@ -102,18 +102,16 @@ class PeerTransport:
         else:
             await self._doors.acquire()
         try:
-            if self._refusal is not None and self._refusal[0] > asked:
-                fault = self._refusal[1]
-                raise PeerFault(fault.message, fault.failure, fault.hint)
+            if self._silent is not None and self._silent[0] > asked and self._silent[1] == place:
+                raise self._silence()
             if (kept := self._kept(place)) is not None:
                 return kept, False
-            try:
-                return await self._connect(place, connect_s), True
-            except PeerFault as fault:
-                self._refusal = loop.time(), fault
-                raise
+            return await self._connect(place, connect_s), True
         finally:
             self._doors.release()
+
+    def _silence(self) -> PeerFault:
+        return PeerFault(f"{self._name} did not answer in time.", Failure.SILENT)
 
     async def _connect(self, place: Place, connect_s: float) -> Connection:
         if self._context is None:
@@ -128,7 +126,8 @@ class PeerTransport:
                     ssl_handshake_timeout=2 * connect_s,
                 )
         except TimeoutError:
-            raise PeerFault(f"{self._name} did not answer in time.", Failure.SILENT) from None
+            self._silent = asyncio.get_running_loop().time(), place
+            raise self._silence() from None
         except (OSError, ValueError) as error:
             raise PeerFault(f"{self._name} can't be reached.", Failure.UNREACHABLE) from error
         thin(transport.get_extra_info("socket"))

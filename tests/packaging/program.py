@@ -207,13 +207,8 @@ class Run:
                 async with session.ws_connect(next(page["webSocketDebuggerUrl"] for page in pages)) as socket:
                     await socket.send_json({"id": 1, "method": "Runtime.evaluate", "params": {"expression": LOOK}})
                     return str((await socket.receive_json())["result"]["result"].get("value"))
-        except (
-            aiohttp.ClientError,
-            OSError,
-            StopIteration,
-            RuntimeError,
-            TypeError,
-        ) as error:  # a page that is replaced
+        # a page that is replaced closes the socket: what comes is no JSON
+        except (aiohttp.ClientError, OSError, StopIteration, RuntimeError, TypeError) as error:
             return type(error).__name__
 
     async def node(self) -> None:

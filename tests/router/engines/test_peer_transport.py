@@ -83,6 +83,27 @@ async def test_whoever_waits_behind_a_peer_that_hangs_waits_for_one_timeout_and_
     assert knocked == HANDSHAKES
 
 
+async def test_a_connection_that_is_closed_at_once_says_nothing_about_the_others(transport: PeerTransport) -> None:
+    knocked = 0
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal knocked
+        knocked += 1
+        writer.close()
+
+    async def ask() -> PeerFault:
+        with pytest.raises(PeerFault) as raised:
+            async with transport.post(place, RUN, BODY, BOUND_S):
+                pass
+        return raised.value
+
+    async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
+        place = ("127.0.0.1", server.sockets[0].getsockname()[1])
+        faults = await asyncio.gather(*(ask() for _ in range(5 * HANDSHAKES)))
+    assert {fault.failure for fault in faults} == {Failure.UNREACHABLE}
+    assert knocked == 5 * HANDSHAKES
+
+
 async def test_a_kept_connection_is_not_used_for_another_place(
     transport: PeerTransport, studio: ScriptedPeer, tmp_path: Path
 ) -> None:
